@@ -1,0 +1,1 @@
+//! Open-loop load generator and the peers it is measured beside.

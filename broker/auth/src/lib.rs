@@ -1,0 +1,1 @@
+//! Certificates and join tokens: the cluster's own authority, and TLS set-up from it.

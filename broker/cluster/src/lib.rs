@@ -1,0 +1,1 @@
+//! Members, placement and settings: the replicated state of the control group.

@@ -1,0 +1,1 @@
+//! Options of every part: loading, validation, the effective configuration.

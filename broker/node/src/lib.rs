@@ -1,0 +1,1 @@
+//! Roles, start order, shutdown; the one crate that sees all others.

@@ -1,0 +1,2 @@
+//! The `fleetline` binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Streams and consumer groups as replicated state: producers, offsets, owners, checkpoints.

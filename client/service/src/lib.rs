@@ -1,0 +1,1 @@
+//! Producer, consumer, consumer group and admin over QUIC: the library that services link.

@@ -1,0 +1,1 @@
+//! History checkers: stream log, ownership, checkpoints.

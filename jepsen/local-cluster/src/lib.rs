@@ -1,0 +1,1 @@
+//! Real fleetline processes on one machine, under faults.

@@ -1,0 +1,1 @@
+//! The record batch: one set of bytes from producer to consumer.

@@ -1,0 +1,1 @@
+//! Bounded reader and writer, varints and checksums for every hand-written format.

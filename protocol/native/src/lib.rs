@@ -1,0 +1,1 @@
+//! The native client protocol, fleetline/1: messages, frames, error codes.

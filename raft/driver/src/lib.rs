@@ -1,0 +1,1 @@
+//! Many raft groups on one node: start, stop, routing, heartbeats, catch-up.

@@ -1,0 +1,1 @@
+//! One openraft group: type config, adapters onto storage, proposals and reads.

@@ -1,0 +1,1 @@
+//! Snapshots: manifest, chunks, trailer hash, staging and install.
