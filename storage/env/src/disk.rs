@@ -57,6 +57,7 @@ pub trait Disk: Send + Sync + Debug + 'static {
 pub trait FileLock: Send + Sync + Debug {}
 
 /// One open file. All methods take `&self`: positions are explicit.
+#[allow(clippy::len_without_is_empty)] // an empty file has no special meaning
 pub trait DiskFile: Send + Sync + Debug {
     /// Writes all bytes of all `parts`, one behind the other, from `offset` on.
     fn write_at(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<()>;
@@ -67,8 +68,7 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Makes everything written to this file durable, its length included.
     fn sync_data(&self) -> io::Result<()>;
 
-    /// The length in bytes. (A length of zero has no special meaning.)
-    #[allow(clippy::len_without_is_empty)]
+    /// The length in bytes.
     fn len(&self) -> io::Result<u64>;
 
     /// Cuts or extends (with zeroes) the file.
