@@ -1,4 +1,5 @@
 //! The contract of the disk, run on the real one and on the one in memory.
+#![allow(clippy::unwrap_used)]
 
 use std::io::{ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
 //! What the disk in memory loses, keeps and breaks on request: power cuts, faults, rot, a full disk.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, IoSlice};
