@@ -60,6 +60,33 @@ impl StateBatch {
     pub fn delete(&mut self, group: GroupId, kind: KeyKind, key: impl Into<Bytes>) {
         self.ops.push(StateOp::Delete(RowKey { group, kind, key: key.into() }));
     }
+
+    /// Adds: remove all rows of `(group, kind)` with `from <= key < to`.
+    pub fn delete_range(
+        &mut self,
+        group: GroupId,
+        kind: KeyKind,
+        from: impl Into<Bytes>,
+        to: impl Into<Bytes>,
+    ) {
+        self.ops.push(StateOp::DeleteRange { group, kind, from: from.into(), to: to.into() });
+    }
+
+    /// Adds: remove all rows of `group`.
+    pub fn delete_group(&mut self, group: GroupId) {
+        self.ops.push(StateOp::DeleteGroup(group));
+    }
+
+    /// Bytes of all keys and values, for figures and for bounding batches.
+    pub fn bytes(&self) -> u64 {
+        let of = |op: &StateOp| match op {
+            StateOp::Put(row, value) => row.key.len() + value.len(),
+            StateOp::Delete(row) => row.key.len(),
+            StateOp::DeleteRange { from, to, .. } => from.len() + to.len(),
+            StateOp::DeleteGroup(_) => 0,
+        };
+        self.ops.iter().map(|op| of(op) as u64).sum()
+    }
 }
 
 /// Figures of the store, for metrics.
