@@ -34,6 +34,17 @@ fn replaces_rows_and_log() {
     }
 }
 
+/// What does the work may move between threads.
+#[test]
+fn moves_between_threads() {
+    fn check<T: Send>() {}
+    check::<fleetline_snapshot::SnapshotSource>();
+    check::<fleetline_snapshot::Staging>();
+    check::<SnapshotReader>();
+    fn check_shared<T: Send + Sync + Clone>() {}
+    check_shared::<SnapshotDir>();
+}
+
 /// A snapshot without rows, and one without entries, are complete snapshots.
 #[test]
 fn empty_parts() {

@@ -6,7 +6,8 @@
 //! view is a rare and long thing (a replica is being filled), so a thread is cheap enough; their
 //! number is bounded by [`VIEWS_MAX`], because each pins old row versions against compaction.
 //!
-//! Invariant: when `open` returns, the snapshot has been taken.
+//! Invariant: when `open` returns, the snapshot has been taken. An open view keeps the database open,
+//! also when its `RocksState` is gone.
 
 use std::fmt;
 use std::sync::Arc;
