@@ -20,7 +20,14 @@
 #![deny(missing_docs)]
 
 mod api;
+mod frame;
+pub mod memory;
+mod metric_definitions;
+mod open_requests;
+mod rng;
+pub mod tcp;
 
 pub use api::{
     Lane, PeerAddress, PeerHandler, PeerMessage, PeerTransport, Replier, ReplyFuture, TransportError,
 };
+pub use frame::RefusedReason;
