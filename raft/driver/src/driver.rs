@@ -126,7 +126,7 @@ impl Driver {
             config: self.options.config.clone(),
             log: self.options.log.clone(),
             store: self.options.store.clone(),
-            snapshots,
+            snapshots: snapshots.clone(),
             machine,
             fetcher: self.fetcher.clone(),
         };
@@ -136,6 +136,7 @@ impl Driver {
             transport: self.transport.clone(),
             heartbeats: self.heartbeats.clone(),
             append_window: self.options.config.append_window,
+            snapshots,
         };
         let started = Group::start(options, network).await?;
         let inbox = inbound::start_inbox(started.clone());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fleetline_peer::MessageKind;
 use fleetline_peer::pb;
-use fleetline_raft_group::{AppendRequest, AppendResponse, SnapshotHandle, TypeConfig, Vote};
+use fleetline_raft_group::{AppendRequest, AppendResponse, SnapshotHandle, SnapshotStore, TypeConfig, Vote};
 use fleetline_raft_transport::{Lane, PeerMessage, PeerTransport, ReplyFuture, TransportError};
 use fleetline_types::{GroupId, NodeId};
 use futures::{Stream, StreamExt};
@@ -31,6 +31,7 @@ pub(crate) struct NetworkFactory {
     pub(crate) transport: Arc<dyn PeerTransport>,
     pub(crate) heartbeats: Arc<Heartbeats>,
     pub(crate) append_window: usize,
+    pub(crate) snapshots: Arc<SnapshotStore>,
 }
 
 /// A client of one group to one peer.
@@ -227,6 +228,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let transfer = snapshot_transfer::send(
             self.factory.transport.as_ref(),
+            self.factory.snapshots.as_ref(),
             self.target,
             self.factory.group,
             vote,

@@ -18,6 +18,7 @@
 //! commands mean (`broker/`).
 #![deny(missing_docs)]
 
+mod blocking;
 mod config;
 mod convert;
 mod durable;
@@ -30,6 +31,7 @@ mod snapshots;
 mod state_machine;
 mod types;
 
+pub use blocking::Blocking;
 pub use config::GroupConfig;
 pub use convert::{
     EntryKind, entry_from_log, entry_to_log, log_id_from_raft, log_id_to_raft, vote_from_parts, vote_parts,
@@ -39,7 +41,7 @@ pub use group::{Group, GroupOptions, GroupStatus, ReplicaLag};
 pub use log_store::EntryFetcher;
 pub use machine::{Machine, MachineError};
 pub use runtime::{FleetRuntime, seed_this_thread};
-pub use snapshots::{SnapshotHandle, SnapshotStore};
+pub use snapshots::{SnapshotHandle, SnapshotStore, raft_meta};
 pub use types::{
     AppendRequest, AppendResponse, Command, Entry, LogIdOf, Membership, NetworkSnapshot, Raft, Reply,
     SnapshotMeta, StoredMembership, TypeConfig, Vote,

@@ -132,7 +132,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
-        SnapshotMaker::new(self.snapshots.clone(), self.applied, self.membership.clone())
+        self.snapshots.maker(self.applied, self.membership.clone())
     }
 
     async fn install_snapshot(
@@ -140,8 +140,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         meta: &SnapshotMeta,
         snapshot: SnapshotHandle,
     ) -> Result<(), io::Error> {
-        if let Some(file) = snapshot.received() {
-            self.snapshots.install(file).await.map_err(io_error)?;
+        if snapshot == SnapshotHandle::Received {
+            self.snapshots.install().await.map_err(io_error)?;
             self.machine.load(self.store.as_ref()).map_err(io_error)?;
         }
         let (applied, membership) = read_applied(self.store.as_ref(), self.group).map_err(io_error)?;
@@ -161,17 +161,25 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<crate::NetworkSnapshot>, io::Error> {
-        self.snapshots.current().map_err(io_error)
+        let current = self.snapshots.current().map_err(io_error)?;
+        let has_state = self.applied.is_some() && self.snapshots.is_needed();
+        match current {
+            None if has_state => {
+                let mut maker = self.snapshots.maker(self.applied, self.membership.clone());
+                maker.make().await.map(Some).map_err(io_error)
+            }
+            current => Ok(current),
+        }
     }
 }
 
-fn write_id(out: &mut Vec<u8>, id: Option<LogId>) {
+pub(crate) fn write_id(out: &mut Vec<u8>, id: Option<LogId>) {
     let present = id.is_some();
     let id = id.unwrap_or_default();
     Writer::new(out).flag(present).u64(id.term.0).u64(id.index.0);
 }
 
-fn read_id(reader: &mut Reader<'_>) -> Result<Option<LogId>, DecodeError> {
+pub(crate) fn read_id(reader: &mut Reader<'_>) -> Result<Option<LogId>, DecodeError> {
     let present = reader.flag("log id present")?;
     let id = LogId { term: Term(reader.u64("term")?), index: LogIndex(reader.u64("index")?) };
     Ok(present.then_some(id))
