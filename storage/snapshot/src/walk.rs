@@ -409,6 +409,20 @@ mod tests {
         refused(read(&built.bytes), "followed by 1 bytes");
     }
 
+    /// A sound frame of another snapshot of the same shape is seen by the hash of the whole alone.
+    #[test]
+    fn frames_of_another_snapshot_are_seen() {
+        let whole = |keys: &[&'static str]| {
+            let mut built = Built::new();
+            built.rows(keys).entries(&[(2, 10), (3, 11)]).end().unwrap();
+            built.bytes
+        };
+        let (one, other) = (whole(&["a", "b"]), whole(&["a", "c"]));
+        let trailer = one.len() - 48 - FRAME_HEAD_BYTES;
+        let mixed = [&one[..trailer], &other[trailer..]].concat();
+        refused(read(&mixed), "the hash of the whole");
+    }
+
     /// Lengths are bounded before memory is taken: by the limit, and by what the file has.
     #[test]
     fn lengths_are_bounded_first() {

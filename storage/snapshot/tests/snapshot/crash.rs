@@ -1,7 +1,12 @@
 //! Power cuts at every call of every store, on both sides.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use fleetline_log::NodeLog;
+use fleetline_log::memory::MemLog;
 use fleetline_snapshot::{SnapshotError, SnapshotMeta};
 use fleetline_state::StateStore;
+use fleetline_types::LogIndex;
 
 use crate::kit::*;
 
@@ -87,6 +92,63 @@ fn install_survives_repeated_power_cuts() {
     }
     assert!(lives > 10, "{lives} power cuts");
     assert_eq!(node.contents(), new);
+}
+
+/// Installs into the model of the log, whose writer makes `requests` durable, one by one, and then
+/// fails.
+fn install_with_writer(node: &Node, log: &MemLog, requests: u64) -> Result<SnapshotMeta, SnapshotError> {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut durable = 0;
+            while durable < requests && !over.load(Ordering::Acquire) {
+                durable += log.pump_some(1) as u64;
+                std::thread::yield_now();
+            }
+            if durable >= requests {
+                log.poison("no power");
+            }
+        });
+        let result = node.dir().install(G, log, &node.state);
+        over.store(true, Ordering::Release);
+        result
+    })
+}
+
+/// With a log that completes later: whatever number of requests became durable before the power
+/// went, doing it again ends with the sender's rows and entries, and nothing is done before the log
+/// said so.
+#[test]
+fn install_waits_for_the_log_and_can_be_redone() {
+    let (sender, meta) = sender(LARGE);
+    let (rows, _) = expected(&sender, &receiver(), &meta);
+    let entries: Vec<_> = sender.log.groups.lock()[&G].entries.values().cloned().collect();
+    let wanted = &entries[..meta.entry_count() as usize];
+    let mut failures = 0;
+    for requests in 0..20 {
+        let log = MemLog::manual();
+        log.append(G, (0..5).map(|index| entry(index, 3)).collect(), Box::new(|_| ())).unwrap();
+        log.pump();
+        let mut node = receiver();
+        let mut staging = node.dir().begin(&meta).unwrap();
+        send(&mut source(&sender), &mut staging, 300_000).unwrap();
+        staging.finish().unwrap();
+        if install_with_writer(&node, &log, requests).is_err() {
+            failures += 1;
+            log.crash();
+            node = node.restart(requests);
+            install_with_writer(&node, &log, u64::MAX).unwrap();
+        }
+        log.crash();
+        assert_eq!(node.state.model.crash_all_lost().rows(), rows);
+        let state = log.state(G);
+        assert_eq!((state.purged, state.last), (Some(meta.last), Some(meta.last)));
+        assert_eq!(state.first_retained, meta.first_retained);
+        let found = log.read(G, meta.first_retained..LogIndex(u64::MAX), u64::MAX).unwrap();
+        assert!(found == wanted, "after {requests} requests");
+        assert!(node.dir().pending_installs().unwrap().is_empty());
+    }
+    assert!((3..20).contains(&failures), "{failures} of 20 failed");
 }
 
 /// Whenever the power goes while a state part is written, the older one or the new one is there,
