@@ -1,5 +1,7 @@
 //! The contract of `PeerTransport`, run on the real and on the memory implementation.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 mod common;
 
 use std::sync::Arc;

@@ -79,10 +79,10 @@ impl PeerTransport for MemTransport {
             match opened {
                 Ok(opened) => break opened,
                 Err(NotOpen::Never(error)) => return Err(error),
-                Err(NotOpen::Cut { mut changes, connect_timeout }) => {
+                Err(NotOpen::Cut { changed, connect_timeout }) => {
                     drop(shared);
                     let at = *deadline.get_or_insert_with(|| Instant::now() + connect_timeout);
-                    if timeout_at(at, changes.changed()).await.is_err() {
+                    if timeout_at(at, changed).await.is_err() {
                         let reason = "no answer in time".to_owned();
                         return Err(TransportError::Unreachable { node: to, reason });
                     }

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleetline_types::NodeId;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::futures::OwnedNotified;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep_until};
 use tracing::error;
 
@@ -40,8 +41,9 @@ pub(crate) struct World {
     sequence: u64,
     /// Not before this time the first node may hear again that the second is up.
     presence_floor: BTreeMap<Link, Instant>,
-    /// Sends that wait for a cut to heal listen to this.
-    changes: watch::Sender<u64>,
+    /// Sends that wait for a cut to heal listen to this. It wakes them in the order they came, which
+    /// tokio's `watch` would not: that picks by a generator of its own.
+    changes: Arc<Notify>,
 }
 
 /// From, to.
@@ -88,7 +90,7 @@ pub(crate) enum NotOpen {
     /// The send fails.
     Never(TransportError),
     /// The link is cut and may heal: wait for a change, for so long at the most.
-    Cut { changes: watch::Receiver<u64>, connect_timeout: Duration },
+    Cut { changed: OwnedNotified, connect_timeout: Duration },
 }
 
 /// A call that the delivery task makes without the lock.
@@ -155,7 +157,7 @@ impl World {
             held: BTreeMap::new(),
             sequence: 0,
             presence_floor: BTreeMap::new(),
-            changes: watch::Sender::new(0),
+            changes: Arc::new(Notify::new()),
         }
     }
 
@@ -204,7 +206,7 @@ impl World {
     }
 
     fn changed(&self) {
-        self.changes.send_modify(|count| *count += 1);
+        self.changes.notify_waiters();
     }
 }
 
@@ -355,7 +357,7 @@ impl World {
         }
         if cuts.iter().any(Option::is_some) {
             let connect_timeout = self.options.connect_timeout;
-            return Err(NotOpen::Cut { changes: self.changes.subscribe(), connect_timeout });
+            return Err(NotOpen::Cut { changed: self.changes.clone().notified_owned(), connect_timeout });
         }
         if from == to || !self.nodes.contains_key(&to) {
             return Err(unreachable("connection refused"));

@@ -194,6 +194,11 @@ impl Authority {
         })
     }
 
+    /// Shows a certificate of this authority, and trusts another.
+    pub fn client_that_trusts(&self, leaf: &Leaf, other: &Authority) -> Arc<rustls::ClientConfig> {
+        other.client(Some(leaf))
+    }
+
     pub fn server(&self, leaf: &Leaf) -> Arc<rustls::ServerConfig> {
         let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(self.roots(), provider())
             .build()
