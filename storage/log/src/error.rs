@@ -23,6 +23,14 @@ pub enum LogError {
         /// What must stay free.
         reserve_bytes: u64,
     },
+    /// The queue of the writer is full; refused before anything was queued. Ask again soon.
+    #[error("log writer is busy: {queued_bytes} bytes wait, {bytes_max} may; slow down and retry")]
+    Busy {
+        /// What waits.
+        queued_bytes: u64,
+        /// What may wait.
+        bytes_max: u64,
+    },
     /// The entry is known to exist but its bytes on this disk are damaged. Fetch it from a peer
     /// and give it to [`crate::NodeLog::repair`].
     #[error("entry {index} of group {group} is damaged on this disk and must be repaired from a peer")]
@@ -56,6 +64,6 @@ pub enum LogError {
 impl LogError {
     /// Whether the same call may succeed later without anybody repairing anything.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, LogError::DiskFull { .. })
+        matches!(self, LogError::DiskFull { .. } | LogError::Busy { .. })
     }
 }

@@ -21,8 +21,26 @@
 #![deny(missing_docs)]
 
 mod api;
+mod cell;
 mod error;
+mod frame;
+mod high_water;
+mod index;
 pub mod memory;
+mod options;
+mod queue;
+mod reader;
+mod recovery;
+mod repair;
+mod retention;
+mod scan;
+mod seg_log;
+mod segment;
+mod shared;
+mod writer;
 
 pub use api::{Done, GroupLogState, InstallPrefix, LogEntry, LogStats, NodeLog, Payload, VoteRecord};
 pub use error::LogError;
+pub use high_water::MarkPolicy;
+pub use options::{DamagedRange, LogOptions, RecoveryReport, WriterMode};
+pub use seg_log::SegLog;

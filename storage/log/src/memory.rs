@@ -278,8 +278,7 @@ impl Group {
             next += 1;
         }
         for entry in entries {
-            self.slots
-                .insert(entry.id.index.0, Slot { id: Some(entry.id), entry: Some(entry.clone()) });
+            self.slots.insert(entry.id.index.0, Slot { id: Some(entry.id), entry: Some(entry.clone()) });
         }
         Ok(())
     }
@@ -367,8 +366,7 @@ impl Group {
             }
         }
         for entry in entries {
-            self.slots
-                .insert(entry.id.index.0, Slot { id: Some(entry.id), entry: Some(entry.clone()) });
+            self.slots.insert(entry.id.index.0, Slot { id: Some(entry.id), entry: Some(entry.clone()) });
         }
         Ok(())
     }
