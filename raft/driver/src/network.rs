@@ -12,7 +12,7 @@ use fleetline_types::{GroupId, NodeId};
 use futures::{Stream, StreamExt};
 use openraft::OptionalSend;
 use openraft::base::{BoxFuture, BoxStream};
-use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::{Backoff, RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{SnapshotResponse, StreamAppendResult, TransferLeaderRequest};
 use prost::Message;
@@ -63,14 +63,12 @@ fn refused(reason: String) -> RPCError<TypeConfig> {
 }
 
 fn transport_error(error: TransportError) -> RPCError<TypeConfig> {
-    match error {
-        TransportError::Broken(_) => RPCError::Network(NetworkError::new(&error)),
-        error => unreachable(&error),
-    }
+    // Also for a connection that broke: openraft would repeat a `Network` error at once, for ever.
+    unreachable(&error)
 }
 
 fn message_error(error: MessageError) -> RPCError<TypeConfig> {
-    RPCError::Network(NetworkError::new(&error))
+    unreachable(&error)
 }
 
 impl PeerClient {

@@ -61,6 +61,9 @@ impl GroupConfig {
             replication_lag_threshold: u64::MAX / 2,
             purge_batch_size: 256,
             enable_pre_vote: Some(true),
+            // A follower that has demonstrably forgotten (it doesn't vote, see the driver's
+            // `amnesia`) must be refilled; without this openraft stops the leader instead.
+            allow_log_reversion: Some(true),
             api_channel_size: Some(4096),
             notification_channel_size: Some(4096),
             state_machine_channel_size: Some(256),
