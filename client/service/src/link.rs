@@ -1,0 +1,252 @@
+//! The way to one node: its address, and the one connection that everything to it shares.
+//!
+//! A connection is made when it is first needed and made again when it is lost; after a failure the
+//! link says so at once for a short while (with jitter), so that callers try other nodes instead of
+//! queueing here. The UDP socket is connected to the node's address: the kernel then reports a
+//! closed port, so a dead process is noticed at the next packet.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use fleetline_native::connection::{CloseCode, VERSION_MAX, VERSION_MIN};
+use fleetline_native::frame::{FrameKind, frame_bytes};
+use fleetline_native::{HubError, ProtocolError, Reply, Request, error_map, proto};
+use fleetline_types::NodeId;
+use parking_lot::Mutex;
+use quinn::{Connection, ConnectionError, Endpoint, EndpointConfig, SendStream, VarInt};
+use socket2::{Domain, Protocol, Socket, Type};
+use thiserror::Error;
+
+use crate::backoff::Backoff;
+use crate::frames::{FrameReader, StreamEnd};
+use crate::options::{ClientOptions, host_of};
+
+/// Bytes of the UDP socket's buffers, as far as the kernel allows.
+const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+
+/// The node could not be reached; nothing was sent.
+#[derive(Clone, Debug, Error)]
+#[error("{address}: {reason}")]
+pub(crate) struct Unreachable {
+    pub address: String,
+    pub reason: String,
+}
+
+/// Why a call has no reply.
+#[derive(Debug, Error)]
+pub(crate) enum CallError {
+    /// Nothing was sent.
+    #[error(transparent)]
+    Unreachable(#[from] Unreachable),
+    /// The node answered with an error.
+    #[error(transparent)]
+    Hub(HubError),
+    /// The request may have been taken.
+    #[error(transparent)]
+    Lost(StreamEnd),
+}
+
+/// A connection whose hello was answered.
+pub(crate) struct NodeConnection {
+    connection: Connection,
+    node: NodeId,
+}
+
+/// The way to one node.
+pub(crate) struct Link {
+    address: String,
+    config: quinn::ClientConfig,
+    options: Arc<ClientOptions>,
+    /// The id of the cluster, from the options or the first node that answered; others are refused.
+    cluster: Arc<OnceLock<String>>,
+    current: Mutex<Option<Arc<NodeConnection>>>,
+    /// Held while connecting, so that one attempt serves all who wait.
+    connecting: tokio::sync::Mutex<Attempts>,
+}
+
+struct Attempts {
+    backoff: Backoff,
+    /// After a failure: until when the answer is the same, and which.
+    refused: Option<(Instant, Unreachable)>,
+}
+
+impl Link {
+    pub(crate) fn new(
+        address: String,
+        config: quinn::ClientConfig,
+        options: Arc<ClientOptions>,
+        cluster: Arc<OnceLock<String>>,
+    ) -> Link {
+        let backoff = Backoff::new(options.backoff_min, options.backoff_max);
+        let connecting = tokio::sync::Mutex::new(Attempts { backoff, refused: None });
+        Link { address, config, options, cluster, current: Mutex::new(None), connecting }
+    }
+
+    /// The live connection, when there is one.
+    pub(crate) fn live(&self) -> Option<Arc<NodeConnection>> {
+        self.current.lock().as_ref().filter(|c| c.connection.close_reason().is_none()).cloned()
+    }
+
+    /// The live connection, made if need be.
+    ///
+    /// Cancel-safe: an attempt that is dropped is made again by the next caller.
+    pub(crate) async fn connection(&self) -> Result<Arc<NodeConnection>, Unreachable> {
+        if let Some(live) = self.live() {
+            return Ok(live);
+        }
+        let mut attempts = self.connecting.lock().await;
+        if let Some(live) = self.live() {
+            return Ok(live);
+        }
+        if let Some((until, error)) = &attempts.refused
+            && Instant::now() < *until
+        {
+            return Err(error.clone());
+        }
+        let attempt = tokio::time::timeout(self.options.connect_timeout, self.connect());
+        let result = attempt.await.unwrap_or_else(|_| {
+            Err(format!("no connection in {} ms", self.options.connect_timeout.as_millis()))
+        });
+        match result {
+            Ok(connection) => {
+                tracing::debug!(address = self.address, node = %connection.node, "connected");
+                attempts.backoff.reset();
+                attempts.refused = None;
+                let connection = Arc::new(connection);
+                *self.current.lock() = Some(connection.clone());
+                Ok(connection)
+            }
+            Err(reason) => {
+                tracing::debug!(address = self.address, reason, "not connected");
+                let error = Unreachable { address: self.address.clone(), reason };
+                attempts.refused = Some((Instant::now() + attempts.backoff.next(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<NodeConnection, String> {
+        let host = host_of(&self.address).map_err(|e| e.to_string())?;
+        let addresses = tokio::net::lookup_host(&self.address).await.map_err(|e| e.to_string())?;
+        let mut reason = "the name has no address".to_owned();
+        for address in addresses {
+            match self.connect_to(address, host).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => reason = error,
+            }
+        }
+        Err(reason)
+    }
+
+    async fn connect_to(&self, address: SocketAddr, host: &str) -> Result<NodeConnection, String> {
+        let socket = socket_to(address).map_err(|e| e.to_string())?;
+        let mut config = EndpointConfig::default();
+        config.max_udp_payload_size(self.options.mtu_upper_bound.max(1472)).map_err(|e| e.to_string())?;
+        let endpoint =
+            Endpoint::new(config, None, socket, Arc::new(quinn::TokioRuntime)).map_err(|e| e.to_string())?;
+        let connecting =
+            endpoint.connect_with(self.config.clone(), address, host).map_err(|e| e.to_string())?;
+        let connection = connecting.await.map_err(|e| e.to_string())?;
+        let answer = self.hello(&connection).await.map_err(|e| e.to_string())?;
+        let cluster = self.cluster.get_or_init(|| answer.cluster.clone());
+        if *cluster != answer.cluster {
+            connection.close(VarInt::from_u32(CloseCode::WrongCluster.code()), b"wrong cluster");
+            return Err(format!("the node is of cluster {}, not {cluster}", answer.cluster));
+        }
+        Ok(NodeConnection { connection, node: NodeId(answer.node) })
+    }
+
+    async fn hello(&self, connection: &Connection) -> Result<proto::HelloAnswer, StreamEnd> {
+        let hello = proto::Hello {
+            min_version: VERSION_MIN,
+            max_version: VERSION_MAX,
+            cluster: self.cluster.get().cloned().unwrap_or_default(),
+            client_name: self.options.client_name.clone(),
+        };
+        let (mut send, recv) = connection.open_bi().await.map_err(lost)?;
+        send.write_all(&frame_bytes(FrameKind::Hello, &hello, 0)).await?;
+        let _ = send.finish();
+        let frame = FrameReader::new(recv).next().await?;
+        if frame.kind != FrameKind::HelloAnswer {
+            let (expected, found) = ("hello answer", frame.kind);
+            return Err(ProtocolError::UnexpectedFrame { expected, found }.into());
+        }
+        let answer: proto::HelloAnswer = frame.decode_head()?;
+        if !(VERSION_MIN..=VERSION_MAX).contains(&answer.version) {
+            return Err(ProtocolError::Missing { what: "common protocol version" }.into());
+        }
+        Ok(answer)
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(open) = self.current.lock().take() {
+            open.connection.close(VarInt::from_u32(CloseCode::Done.code()), b"client is done");
+        }
+    }
+}
+
+impl NodeConnection {
+    /// Opens a stream.
+    pub(crate) async fn open(&self) -> Result<(SendStream, FrameReader), StreamEnd> {
+        let (send, recv) = self.connection.open_bi().await.map_err(lost)?;
+        Ok((send, FrameReader::new(recv)))
+    }
+
+    /// Makes one call, waiting up to `within` for its answer.
+    ///
+    /// When dropped before it is done, the outcome is unknown.
+    pub(crate) async fn call(&self, request: Request, within: Duration) -> Result<Reply, CallError> {
+        let sent = async {
+            let (mut send, mut reader) = self.open().await.map_err(|end| {
+                let address = self.connection.remote_address().to_string();
+                CallError::Unreachable(Unreachable { address, reason: end.to_string() })
+            })?;
+            let bytes = frame_bytes(FrameKind::Call, &request.into_wire(), 0);
+            send.write_all(&bytes).await.map_err(|e| CallError::Lost(e.into()))?;
+            let _ = send.finish();
+            reader.next().await.map_err(CallError::Lost)
+        };
+        let frame = tokio::time::timeout(within, sent).await.unwrap_or_else(|_| {
+            Err(CallError::Lost(StreamEnd::Lost(format!("no answer in {} ms", within.as_millis()))))
+        })?;
+        let broken = |error: ProtocolError| CallError::Lost(StreamEnd::Protocol(error));
+        match frame.kind {
+            FrameKind::Answer => {
+                let answer = frame.decode_head().map_err(|e| broken(e.into()))?;
+                Reply::from_wire(answer).map_err(broken)
+            }
+            FrameKind::Error => {
+                let error = frame.decode_head().map_err(|e| broken(e.into()))?;
+                Err(CallError::Hub(error_map::from_wire(error)))
+            }
+            found => Err(broken(ProtocolError::UnexpectedFrame { expected: "an answer", found })),
+        }
+    }
+}
+
+fn lost(error: ConnectionError) -> StreamEnd {
+    StreamEnd::Lost(format!("connection lost: {error}"))
+}
+
+/// A UDP socket for one node, with large buffers as far as the kernel allows.
+fn socket_to(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    // Small buffers lose packets in bulk; QUIC repairs that, so it is no reason to fail.
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
+    let any: SocketAddr = match address {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    socket.bind(&any.into())?;
+    // Elsewhere a connected socket refuses to send to an address that is given.
+    if cfg!(target_os = "linux") {
+        socket.connect(&address.into())?;
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
