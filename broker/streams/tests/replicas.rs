@@ -1,0 +1,176 @@
+//! Two replicas with different rounds, one of them reloaded again and again, against each other and
+//! against a plain model: equal replies, equal state, offsets without a hole, reads that find all.
+#![allow(clippy::unwrap_used)]
+
+use bytes::Bytes;
+use fleetline_batch::{BatchBuilder, Compression, Producer, RecordRef};
+use fleetline_state::memory::MemState;
+use fleetline_state::{StateBatch, StateStore};
+use fleetline_streams::{StreamCommand, StreamLimits, StreamQuery, StreamReply, StreamState};
+use fleetline_types::{LogId, LogIndex, MemberId, Offset, PartitionId, ProducerId, TimestampMs};
+use proptest::prelude::*;
+
+const PARTITION: PartitionId = PartitionId(2);
+
+fn limits() -> StreamLimits {
+    StreamLimits { producers_max: 3, producer_idle_ms: 500, groups_max: 3, members_max: 3 }
+}
+
+fn load(store: &MemState) -> StreamState {
+    StreamState::load(store, PARTITION, 4, limits()).unwrap()
+}
+
+fn batch(producer: u64, epoch: u32, sequence: u64, count: u32) -> Bytes {
+    let mut builder = BatchBuilder::default();
+    for _ in 0..count {
+        builder.push(&RecordRef { device: b"d", body: b"x", ..RecordRef::default() }).unwrap();
+    }
+    let producer = Producer { id: ProducerId(producer), epoch, first_sequence: sequence };
+    builder.finish(producer, Compression::None).unwrap()
+}
+
+/// A replica: applies in rounds of its own.
+struct Replica {
+    store: MemState,
+    state: StreamState,
+    pending: StateBatch,
+}
+
+impl Replica {
+    fn new() -> Replica {
+        let store = MemState::new();
+        let state = load(&store);
+        Replica { store, state, pending: StateBatch::default() }
+    }
+
+    fn apply(&mut self, index: u64, command: &StreamCommand, body: &Bytes) -> StreamReply {
+        self.state.apply(LogId::new(1, index), command, body, &mut self.pending)
+    }
+
+    fn end_round(&mut self) {
+        self.state.end_of_round(&mut self.pending);
+        self.store.write(std::mem::take(&mut self.pending)).unwrap();
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Append { producer: u64, epoch: u32, sequence: u64, count: u32, time: u64 },
+    Command(StreamCommand),
+    EndFirst,
+    EndSecond,
+    ReloadSecond,
+    Trim,
+}
+
+fn group() -> impl Strategy<Value = String> {
+    prop_oneof![Just("a".to_owned()), Just("b".to_owned()), Just(String::new())]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let member = 0u64..40;
+    prop_oneof![
+        6 => (0u64..5, 0u32..3, 0u64..12, 1u32..4, 0u64..2000).prop_map(
+            |(producer, epoch, sequence, count, time)| Step::Append { producer, epoch, sequence, count, time }),
+        1 => (group(), prop::option::of(member.clone())).prop_map(|(group, member)| Step::Command(
+            StreamCommand::GroupJoin {
+                group, member: member.map(MemberId), client_name: "c".into(), session_timeout_ms: 1000,
+            })),
+        1 => (group(), member.clone(), prop::collection::vec(0u32..5, 0..4)).prop_map(
+            |(group, member, released)| Step::Command(StreamCommand::GroupRelease {
+                group, member: MemberId(member), released: released.into_iter().map(PartitionId).collect(),
+            })),
+        1 => (group(), member.clone()).prop_map(|(group, member)| Step::Command(
+            StreamCommand::GroupRemove { group, members: vec![MemberId(member)] })),
+        1 => (group(), member, 0u64..6).prop_map(|(group, member, epoch)| Step::Command(
+            StreamCommand::Claim { group, member: MemberId(member), epoch })),
+        1 => (group(), 0u64..6, 0u64..60).prop_map(|(group, epoch, next)| Step::Command(
+            StreamCommand::Checkpoint { group, epoch, next: Offset(next) })),
+        2 => Just(Step::EndFirst),
+        2 => Just(Step::EndSecond),
+        1 => Just(Step::ReloadSecond),
+        1 => Just(Step::Trim),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// See the head of the file.
+    #[test]
+    fn replicas_agree(steps in prop::collection::vec(step(), 1..80)) {
+        let (mut first, mut second) = (Replica::new(), Replica::new());
+        // The model: per accepted batch its entry, first offset and count.
+        let mut stored: Vec<(u64, u64, u32)> = Vec::new();
+        let mut index = 0;
+        for step in steps {
+            let (command, body) = match step {
+                Step::EndFirst => { first.end_round(); continue }
+                Step::EndSecond => { second.end_round(); continue }
+                Step::ReloadSecond => {
+                    second.end_round();
+                    let back = load(&second.store);
+                    prop_assert_eq!(&back, &second.state);
+                    second.state = back;
+                    continue;
+                }
+                Step::Trim => {
+                    first.end_round();
+                    let query = StreamQuery::new(&first.store, PARTITION);
+                    let Some(point) = query.trim_point(TimestampMs(300), 400).unwrap() else { continue };
+                    let command = StreamCommand::Trim {
+                        expected_start: point.expected_start,
+                        first_kept: point.first_kept,
+                        first_kept_entry: point.first_kept_entry,
+                        freed_bytes: point.freed_bytes,
+                    };
+                    (command, Bytes::new())
+                }
+                Step::Append { producer, epoch, sequence, count, time } => {
+                    (StreamCommand::Append { time: TimestampMs(time) }, batch(producer, epoch, sequence, count))
+                }
+                Step::Command(command) => (command, Bytes::new()),
+            };
+            let reply = first.apply(index, &command, &body);
+            prop_assert_eq!(&second.apply(index, &command, &body), &reply);
+            if let StreamReply::Appended { base_offset, duplicate: false, .. } = reply {
+                let next = stored.last().map_or(0, |(_, base, count)| base + u64::from(*count));
+                prop_assert_eq!(base_offset, Offset(next), "offsets have no hole");
+                let count = fleetline_batch::BatchHeader::parse(&body).unwrap().count;
+                stored.push((index, next, count));
+            }
+            if let (StreamCommand::Trim { .. }, reply) = (&command, &reply) {
+                prop_assert_eq!(reply, &StreamReply::Done);
+            }
+            index += 1;
+        }
+        for replica in [&mut first, &mut second] {
+            replica.end_round();
+            if let Some(batch) = StreamQuery::new(&replica.store, PARTITION).sweep().unwrap() {
+                replica.store.write(batch).unwrap();
+            }
+        }
+        prop_assert_eq!(&load(&first.store), &load(&second.store));
+        for replica in [&first, &second] {
+            let query = StreamQuery::new(&replica.store, PARTITION);
+            let head = query.head().unwrap();
+            for (entry, base, count) in stored.iter().filter(|(_, base, _)| *base >= head.start.0) {
+                for offset in *base..base + u64::from(*count) {
+                    let place = query.locate(Offset(offset)).unwrap()[0];
+                    prop_assert_eq!((place.entry, place.base_offset), (LogIndex(*entry), Offset(*base)));
+                }
+            }
+            prop_assert!(query.locate(head.next).unwrap().is_empty());
+            for time in [0, 100, 700, 5000] {
+                let found = query.locate_time(TimestampMs(time)).unwrap();
+                prop_assert!(found >= head.start && found <= head.next);
+                if found < head.next {
+                    prop_assert!(query.locate(found).unwrap()[0].time >= TimestampMs(time));
+                }
+                if found > head.start {
+                    prop_assert!(query.locate(Offset(found.0 - 1)).unwrap()[0].time < TimestampMs(time));
+                }
+            }
+        }
+    }
+}
