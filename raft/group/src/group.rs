@@ -87,6 +87,7 @@ pub struct Group {
     node: NodeId,
     raft: Raft,
     log: Arc<dyn NodeLog>,
+    log_store: LogStore,
     snapshots: Arc<SnapshotStore>,
     applied: watch::Receiver<Option<LogId>>,
 }
@@ -116,10 +117,11 @@ impl Group {
             StateMachine::open(group, machine, store, durable.clone(), snapshots.clone(), published)?;
         let log_store =
             LogStore { group, log: log.clone(), durable, fetcher, append_bytes_max: config.append_bytes_max };
-        let raft = Raft::new(node.0, config.to_openraft(group.to_string())?, network, log_store, machine)
-            .await
-            .map_err(|error| GroupError::Raft(error.to_string()))?;
-        Ok(Group { group, node, raft, log, snapshots, applied })
+        let raft =
+            Raft::new(node.0, config.to_openraft(group.to_string())?, network, log_store.clone(), machine)
+                .await
+                .map_err(|error| GroupError::Raft(error.to_string()))?;
+        Ok(Group { group, node, raft, log, log_store, snapshots, applied })
     }
 
     /// Which group this is.
@@ -266,6 +268,11 @@ impl Group {
             tracing::debug!(group = %self.group, %refused, "did not campaign after the leader died");
         }
         Ok(())
+    }
+
+    /// Has an entry repaired from a peer whose bytes are damaged here; does nothing when it is whole.
+    pub async fn repair(&self, index: LogIndex) -> Result<(), GroupError> {
+        self.log_store.ensure_whole(index).await.map_err(|error| GroupError::Raft(error.to_string()))
     }
 
     /// Makes a snapshot of the applied state and moves the logical purge point up to `upto`.

@@ -90,6 +90,11 @@ impl LogStore {
         }
     }
 
+    /// Reads the entry, repairing it when it is damaged.
+    pub(crate) async fn ensure_whole(&self, index: LogIndex) -> Result<(), io::Error> {
+        self.read_piece(index..index.next(), 1).await.map(drop)
+    }
+
     async fn repair(&self, index: LogIndex) -> Result<(), io::Error> {
         tracing::warn!(group = %self.group, %index, "entry is damaged on this disk, fetching it from a peer");
         let entry = self.fetcher.fetch(self.group, index).await.map_err(io_error)?;
