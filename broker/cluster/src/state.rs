@@ -1,0 +1,571 @@
+//! The control group's state, its rows and its commands.
+//!
+//! Small by design: nodes, one placement a partition, a few settings. So readers get a whole copy
+//! (an `Arc` of it) after each round instead of a structure that is shared with apply.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use fleetline_codec::{DecodeError, Reader, Writer};
+use fleetline_state::{KeyKind, StateBatch, StateError, StateStore};
+use fleetline_types::{GroupId, NodeId, PartitionId, TimestampMs};
+
+use crate::command::{ControlCommand, NODES_MAX, node, pem, text};
+use crate::reply::{ControlError, ControlReply};
+
+/// Partitions that a hub may have.
+const PARTITIONS_MAX: u32 = 4096;
+/// Join tokens that may be valid at a time.
+const TOKENS_MAX: usize = 100;
+/// Rows of a kind that are read.
+const ROWS_MAX: usize = 1 << 16;
+
+/// A node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Member {
+    /// Random id of its data folder.
+    pub disk_id: String,
+    /// `host:port` of its native front.
+    pub client_address: String,
+    /// `host:port` for other nodes.
+    pub peer_address: String,
+    /// Failure zone, or empty.
+    pub zone: String,
+    /// The highest feature level that it knows.
+    pub feature_level: u32,
+    /// It shall be empty.
+    pub draining: bool,
+}
+
+/// Where a partition's replicas shall lie.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// The nodes; the first is the preferred leader.
+    pub replicas: Vec<NodeId>,
+    /// One more with every change.
+    pub epoch: u64,
+}
+
+/// A join token.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Token {
+    /// Hash of its secret.
+    pub secret_hash: Bytes,
+    /// When it ends.
+    pub expires: TimestampMs,
+}
+
+/// What holds for the whole cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The cluster's id; empty before it was made.
+    pub cluster: String,
+    /// How many partitions the hub has.
+    pub partitions: u32,
+    /// How many replicas a partition should have.
+    pub replicas: u32,
+    /// The authority's certificate.
+    pub authority_pem: String,
+    /// The authority's key; empty when certificates come from elsewhere. Kept here so that any
+    /// control leader can admit a node: whoever reads a node's data folder can sign.
+    pub authority_key_pem: String,
+    /// The next node id.
+    pub next_node: u64,
+    /// What is switched on.
+    pub feature_level: u32,
+    /// How long streams are kept, in milliseconds.
+    pub retention_ms: u64,
+    /// How much of each partition's stream is kept, in bytes.
+    pub retention_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            cluster: String::new(),
+            partitions: 0,
+            replicas: 0,
+            authority_pem: String::new(),
+            authority_key_pem: String::new(),
+            next_node: 1,
+            feature_level: 1,
+            retention_ms: 24 * 60 * 60 * 1000,
+            retention_bytes: 10 << 30,
+        }
+    }
+}
+
+/// The state of the control group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ControlState {
+    /// Settings.
+    pub settings: Settings,
+    /// Nodes.
+    pub nodes: BTreeMap<NodeId, Member>,
+    /// Placements.
+    pub placements: BTreeMap<PartitionId, Placement>,
+    /// Valid join tokens by id.
+    pub tokens: BTreeMap<String, Token>,
+}
+
+type Applied = Result<ControlReply, ControlError>;
+
+fn refused(text: impl Into<String>) -> ControlError {
+    ControlError::Refused(text.into())
+}
+
+impl ControlState {
+    /// Reads the state from its rows.
+    ///
+    /// # Errors
+    /// When a row can't be read.
+    pub fn load(store: &dyn StateStore) -> Result<ControlState, StateError> {
+        let mut state = ControlState::default();
+        let rows = |kind| store.scan(GroupId::CONTROL, kind, b"", ROWS_MAX);
+        let bad = |kind: KeyKind| {
+            move |error: DecodeError| StateError::Malformed { kind: kind as u8, reason: error.to_string() }
+        };
+        if let Some(row) = store.get(GroupId::CONTROL, KeyKind::Setting, b"settings")? {
+            state.settings = decode_settings(&row).map_err(bad(KeyKind::Setting))?;
+        }
+        for (key, row) in rows(KeyKind::Node)? {
+            let id = key_u64(&key).map(NodeId).map_err(bad(KeyKind::Node))?;
+            state.nodes.insert(id, decode_member(&row).map_err(bad(KeyKind::Node))?);
+        }
+        for (key, row) in rows(KeyKind::Placement)? {
+            let id = key_u64(&key).map_err(bad(KeyKind::Placement))? as u32;
+            let placement = decode_placement(&row).map_err(bad(KeyKind::Placement))?;
+            state.placements.insert(PartitionId(id), placement);
+        }
+        for (key, row) in rows(KeyKind::JoinToken)? {
+            let id = String::from_utf8_lossy(&key).into_owned();
+            state.tokens.insert(id, decode_token(&row).map_err(bad(KeyKind::JoinToken))?);
+        }
+        Ok(state)
+    }
+
+    /// Applies one command; changed rows go to `out`.
+    pub fn apply(&mut self, command: &ControlCommand, out: &mut StateBatch) -> ControlReply {
+        let applied = match command {
+            ControlCommand::Bootstrap { cluster, partitions, replicas, authority_pem, authority_key_pem } => {
+                let settings = Settings {
+                    cluster: cluster.clone(),
+                    partitions: *partitions,
+                    replicas: *replicas,
+                    authority_pem: authority_pem.clone(),
+                    authority_key_pem: authority_key_pem.clone(),
+                    ..Settings::default()
+                };
+                self.bootstrap(settings, out)
+            }
+            ControlCommand::AddNode { disk_id, client_address, peer_address, zone, feature_level } => {
+                let member = Member {
+                    disk_id: disk_id.clone(),
+                    client_address: client_address.clone(),
+                    peer_address: peer_address.clone(),
+                    zone: zone.clone(),
+                    feature_level: *feature_level,
+                    draining: false,
+                };
+                self.add_node(member, out)
+            }
+            ControlCommand::SetDraining { node, draining } => self.member(*node).map(|mut member| {
+                member.draining = *draining;
+                self.put_node(*node, member, out);
+                ControlReply::Done
+            }),
+            ControlCommand::RemoveNode { node, force } => self.remove_node(*node, *force, out),
+            ControlCommand::ReplaceNode { old, new } => self.replace_node(*old, *new, out),
+            ControlCommand::SetPlacement { partition, replicas, expected_epoch } => {
+                self.set_placement(*partition, replicas, *expected_epoch, out)
+            }
+            ControlCommand::CreateToken { id, secret_hash, expires, now } => {
+                let token = Token { secret_hash: secret_hash.clone(), expires: *expires };
+                self.create_token(id, token, *now, out)
+            }
+            ControlCommand::RaiseFeatureLevel { to } => self.raise_feature_level(*to, out),
+            ControlCommand::SetRetention { time_ms, bytes } => {
+                self.settings.retention_ms = (*time_ms).max(1000);
+                self.settings.retention_bytes = (*bytes).max(1 << 20);
+                self.put_settings(out);
+                Ok(ControlReply::Done)
+            }
+        };
+        applied.unwrap_or_else(ControlReply::Refused)
+    }
+
+    fn bootstrap(&mut self, settings: Settings, out: &mut StateBatch) -> Applied {
+        if !self.settings.cluster.is_empty() {
+            return Err(refused(format!("cluster {} exists already", self.settings.cluster)));
+        }
+        if settings.partitions == 0 || settings.partitions > PARTITIONS_MAX {
+            let text = format!("a hub has 1 to {PARTITIONS_MAX} partitions, not {}", settings.partitions);
+            return Err(refused(text));
+        }
+        if !matches!(settings.replicas, 1 | 3 | 5) || settings.cluster.is_empty() {
+            return Err(refused(format!("a partition has 1, 3 or 5 replicas, not {}", settings.replicas)));
+        }
+        self.settings = settings;
+        self.put_settings(out);
+        Ok(ControlReply::Done)
+    }
+
+    fn add_node(&mut self, member: Member, out: &mut StateBatch) -> Applied {
+        let level = self.settings.feature_level;
+        if member.feature_level < level {
+            let text = format!(
+                "the node knows feature level {}, the cluster is at {level}: upgrade it",
+                member.feature_level
+            );
+            return Err(refused(text));
+        }
+        let known = self.nodes.iter().find(|(_, m)| m.disk_id == member.disk_id);
+        if let Some((id, before)) = known.map(|(id, before)| (*id, before.clone())) {
+            self.put_node(id, Member { draining: before.draining, ..member }, out);
+            return Ok(ControlReply::Node(id));
+        }
+        if self.nodes.len() >= NODES_MAX {
+            return Err(refused(format!("a cluster has at most {NODES_MAX} nodes")));
+        }
+        let id = NodeId(self.settings.next_node);
+        self.settings.next_node += 1;
+        self.put_settings(out);
+        self.put_node(id, member, out);
+        Ok(ControlReply::Node(id))
+    }
+
+    fn remove_node(&mut self, id: NodeId, force: bool, out: &mut StateBatch) -> Applied {
+        self.member(id)?;
+        let held = self.placements.values().filter(|placement| placement.replicas.contains(&id)).count();
+        if held > 0 && !force {
+            let text = format!(
+                "node {} still holds {held} replicas: drain it first, or force the removal of a lost node",
+                id.0
+            );
+            return Err(refused(text));
+        }
+        if self.nodes.len() == 1 {
+            return Err(refused("the last node can't be removed"));
+        }
+        self.nodes.remove(&id);
+        out.delete(GroupId::CONTROL, KeyKind::Node, id.0.to_be_bytes().to_vec());
+        let touched: Vec<PartitionId> = self
+            .placements
+            .iter()
+            .filter(|(_, placement)| placement.replicas.contains(&id))
+            .map(|(partition, _)| *partition)
+            .collect();
+        for partition in touched {
+            let mut placement = self.placements.get(&partition).cloned().unwrap_or_default();
+            placement.replicas.retain(|node| *node != id);
+            placement.epoch += 1;
+            self.put_placement(partition, placement, out);
+        }
+        Ok(ControlReply::Done)
+    }
+
+    fn replace_node(&mut self, old: NodeId, new: NodeId, out: &mut StateBatch) -> Applied {
+        self.member(new)?;
+        if old == new {
+            return Err(refused("a node can't replace itself"));
+        }
+        let all: Vec<(PartitionId, Placement)> =
+            self.placements.iter().map(|(id, placement)| (*id, placement.clone())).collect();
+        for (partition, mut placement) in all {
+            let Some(at) = placement.replicas.iter().position(|node| *node == old) else {
+                continue;
+            };
+            match placement.replicas.contains(&new) {
+                true => drop(placement.replicas.remove(at)),
+                false => placement.replicas[at] = new,
+            }
+            placement.epoch += 1;
+            self.put_placement(partition, placement, out);
+        }
+        self.nodes.remove(&old);
+        out.delete(GroupId::CONTROL, KeyKind::Node, old.0.to_be_bytes().to_vec());
+        Ok(ControlReply::Done)
+    }
+
+    fn set_placement(
+        &mut self,
+        partition: PartitionId,
+        replicas: &[NodeId],
+        expected: u64,
+        out: &mut StateBatch,
+    ) -> Applied {
+        if partition.0 >= self.settings.partitions {
+            return Err(ControlError::NotFound(format!("partition {}", partition.0)));
+        }
+        let current = self.placements.get(&partition).map_or(0, |placement| placement.epoch);
+        if current != expected {
+            return Err(ControlError::Stale { current, expected });
+        }
+        let distinct: BTreeSet<NodeId> = replicas.iter().copied().collect();
+        if replicas.is_empty() || distinct.len() != replicas.len() {
+            return Err(refused("replicas lie on one node at least, and on each node once"));
+        }
+        for node in replicas {
+            self.member(*node)?;
+        }
+        let placement = Placement { replicas: replicas.to_vec(), epoch: current + 1 };
+        self.put_placement(partition, placement, out);
+        Ok(ControlReply::Done)
+    }
+
+    fn create_token(&mut self, id: &str, token: Token, now: TimestampMs, out: &mut StateBatch) -> Applied {
+        let ended: Vec<String> =
+            self.tokens.iter().filter(|(_, t)| t.expires < now).map(|(id, _)| id.clone()).collect();
+        for id in ended {
+            self.tokens.remove(&id);
+            out.delete(GroupId::CONTROL, KeyKind::JoinToken, id.into_bytes());
+        }
+        if self.tokens.len() >= TOKENS_MAX {
+            return Err(refused(format!("{TOKENS_MAX} join tokens are valid already")));
+        }
+        out.put(GroupId::CONTROL, KeyKind::JoinToken, id.as_bytes().to_vec(), encode_token(&token));
+        self.tokens.insert(id.to_owned(), token);
+        Ok(ControlReply::Done)
+    }
+
+    fn raise_feature_level(&mut self, to: u32, out: &mut StateBatch) -> Applied {
+        if to < self.settings.feature_level {
+            return Err(refused(format!(
+                "the feature level is {} and never falls",
+                self.settings.feature_level
+            )));
+        }
+        if let Some((id, _)) = self.nodes.iter().find(|(_, member)| member.feature_level < to) {
+            return Err(refused(format!("node {} doesn't know feature level {to}: upgrade it first", id.0)));
+        }
+        self.settings.feature_level = to;
+        self.put_settings(out);
+        Ok(ControlReply::Done)
+    }
+
+    fn member(&self, id: NodeId) -> Result<Member, ControlError> {
+        self.nodes.get(&id).cloned().ok_or_else(|| ControlError::NotFound(format!("node {}", id.0)))
+    }
+
+    fn put_settings(&self, out: &mut StateBatch) {
+        out.put(GroupId::CONTROL, KeyKind::Setting, b"settings".to_vec(), encode_settings(&self.settings));
+    }
+
+    fn put_node(&mut self, id: NodeId, member: Member, out: &mut StateBatch) {
+        out.put(GroupId::CONTROL, KeyKind::Node, id.0.to_be_bytes().to_vec(), encode_member(&member));
+        self.nodes.insert(id, member);
+    }
+
+    fn put_placement(&mut self, id: PartitionId, placement: Placement, out: &mut StateBatch) {
+        let key = u64::from(id.0).to_be_bytes().to_vec();
+        out.put(GroupId::CONTROL, KeyKind::Placement, key, encode_placement(&placement));
+        self.placements.insert(id, placement);
+    }
+}
+
+fn key_u64(key: &[u8]) -> Result<u64, DecodeError> {
+    let mut r = Reader::new(key);
+    let value = r.u64_be("row key")?;
+    r.finish("row key")?;
+    Ok(value)
+}
+
+fn version(r: &mut Reader<'_>, what: &'static str) -> Result<(), DecodeError> {
+    match r.u8(what)? {
+        1 => Ok(()),
+        found => Err(DecodeError::UnknownVersion { what, found: u32::from(found), highest: 1 }),
+    }
+}
+
+fn encode_settings(settings: &Settings) -> Bytes {
+    let mut out = vec![1];
+    let mut w = Writer::new(&mut out);
+    w.text(&settings.cluster).varint(u64::from(settings.partitions)).varint(u64::from(settings.replicas));
+    w.text(&settings.authority_pem).text(&settings.authority_key_pem).varint(settings.next_node);
+    w.varint(u64::from(settings.feature_level))
+        .varint(settings.retention_ms)
+        .varint(settings.retention_bytes);
+    out.into()
+}
+
+fn decode_settings(row: &[u8]) -> Result<Settings, DecodeError> {
+    let mut r = Reader::new(row);
+    version(&mut r, "settings row")?;
+    let settings = Settings {
+        cluster: text(&mut r)?,
+        partitions: r.varint_u32("partitions")?,
+        replicas: r.varint_u32("replicas")?,
+        authority_pem: pem(&mut r)?,
+        authority_key_pem: pem(&mut r)?,
+        next_node: r.varint("next node")?,
+        feature_level: r.varint_u32("feature level")?,
+        retention_ms: r.varint("retention")?,
+        retention_bytes: r.varint("retention bytes")?,
+    };
+    r.finish("settings row")?;
+    Ok(settings)
+}
+
+fn encode_member(member: &Member) -> Bytes {
+    let mut out = vec![1];
+    let mut w = Writer::new(&mut out);
+    w.text(&member.disk_id).text(&member.client_address).text(&member.peer_address).text(&member.zone);
+    w.varint(u64::from(member.feature_level)).flag(member.draining);
+    out.into()
+}
+
+fn decode_member(row: &[u8]) -> Result<Member, DecodeError> {
+    let mut r = Reader::new(row);
+    version(&mut r, "node row")?;
+    let member = Member {
+        disk_id: text(&mut r)?,
+        client_address: text(&mut r)?,
+        peer_address: text(&mut r)?,
+        zone: text(&mut r)?,
+        feature_level: r.varint_u32("feature level")?,
+        draining: r.flag("draining")?,
+    };
+    r.finish("node row")?;
+    Ok(member)
+}
+
+fn encode_placement(placement: &Placement) -> Bytes {
+    let mut out = vec![1];
+    let mut w = Writer::new(&mut out);
+    w.varint(placement.epoch).varint(placement.replicas.len() as u64);
+    for node in &placement.replicas {
+        w.varint(node.0);
+    }
+    out.into()
+}
+
+fn decode_placement(row: &[u8]) -> Result<Placement, DecodeError> {
+    let mut r = Reader::new(row);
+    version(&mut r, "placement row")?;
+    let epoch = r.varint("epoch")?;
+    let count = r.count("replicas", NODES_MAX, 1)?;
+    let replicas = (0..count).map(|_| node(&mut r)).collect::<Result<_, _>>()?;
+    r.finish("placement row")?;
+    Ok(Placement { replicas, epoch })
+}
+
+fn encode_token(token: &Token) -> Bytes {
+    let mut out = vec![1];
+    Writer::new(&mut out).prefixed(&token.secret_hash).varint(token.expires.0);
+    out.into()
+}
+
+fn decode_token(row: &[u8]) -> Result<Token, DecodeError> {
+    let mut r = Reader::new(row);
+    version(&mut r, "token row")?;
+    let secret_hash = Bytes::copy_from_slice(r.prefixed("secret hash", 1024)?);
+    let token = Token { secret_hash, expires: TimestampMs(r.varint("expires")?) };
+    r.finish("token row")?;
+    Ok(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetline_state::memory::MemState;
+
+    use super::*;
+    use crate::command::tests::{add, bootstrap};
+
+    struct Control {
+        state: ControlState,
+        store: MemState,
+    }
+
+    impl Control {
+        fn new() -> Control {
+            Control { state: ControlState::default(), store: MemState::new() }
+        }
+
+        /// Applies, and checks that the rows give the same state.
+        fn apply(&mut self, command: &ControlCommand) -> ControlReply {
+            let mut batch = StateBatch::default();
+            let reply = self.state.apply(command, &mut batch);
+            self.store.write(batch).unwrap();
+            assert_eq!(ControlState::load(&self.store).unwrap(), self.state);
+            reply
+        }
+    }
+
+    fn place(partition: u32, nodes: &[u64], expected_epoch: u64) -> ControlCommand {
+        let replicas = nodes.iter().copied().map(NodeId).collect();
+        ControlCommand::SetPlacement { partition: PartitionId(partition), replicas, expected_epoch }
+    }
+
+    /// A cluster is made once; nodes keep their id by disk and never get a used one.
+    #[test]
+    fn members() {
+        let mut c = Control::new();
+        assert_eq!(c.apply(&bootstrap(4, 3)), ControlReply::Done);
+        assert!(matches!(c.apply(&bootstrap(4, 3)), ControlReply::Refused(_)));
+        assert_eq!(c.apply(&add("a")), ControlReply::Node(NodeId(1)));
+        assert_eq!(c.apply(&add("b")), ControlReply::Node(NodeId(2)));
+        assert_eq!(c.apply(&add("a")), ControlReply::Node(NodeId(1)));
+        let remove = |node, force| ControlCommand::RemoveNode { node: NodeId(node), force };
+        assert_eq!(c.apply(&remove(2, false)), ControlReply::Done);
+        assert_eq!(c.apply(&add("b")), ControlReply::Node(NodeId(3)));
+        assert!(matches!(c.apply(&remove(2, true)), ControlReply::Refused(ControlError::NotFound(_))));
+    }
+
+    /// Placements change only against the epoch that was seen; a node with replicas goes only by force
+    /// or by replacement.
+    #[test]
+    fn placements() {
+        let mut c = Control::new();
+        c.apply(&bootstrap(4, 3));
+        for disk in ["a", "b", "c", "d"] {
+            c.apply(&add(disk));
+        }
+        assert_eq!(c.apply(&place(0, &[1, 2, 3], 0)), ControlReply::Done);
+        let stale = c.apply(&place(0, &[1], 0));
+        assert_eq!(stale, ControlReply::Refused(ControlError::Stale { current: 1, expected: 0 }));
+        for bad in [place(9, &[1], 0), place(1, &[1, 1], 0), place(1, &[], 0), place(1, &[7], 0)] {
+            assert!(matches!(c.apply(&bad), ControlReply::Refused(_)));
+        }
+        let remove = |node, force| ControlCommand::RemoveNode { node: NodeId(node), force };
+        assert!(matches!(c.apply(&remove(2, false)), ControlReply::Refused(_)));
+        c.apply(&ControlCommand::ReplaceNode { old: NodeId(2), new: NodeId(4) });
+        assert_eq!(c.state.placements[&PartitionId(0)].replicas, [NodeId(1), NodeId(4), NodeId(3)]);
+        c.apply(&remove(3, true));
+        assert_eq!(c.state.placements[&PartitionId(0)].replicas, [NodeId(1), NodeId(4)]);
+        assert_eq!(c.state.placements[&PartitionId(0)].epoch, 3);
+    }
+
+    /// The feature level rises only when every node knows it, and keeps older nodes out.
+    #[test]
+    fn feature_level() {
+        let mut c = Control::new();
+        c.apply(&bootstrap(1, 1));
+        c.apply(&add("a"));
+        assert!(matches!(c.apply(&ControlCommand::RaiseFeatureLevel { to: 2 }), ControlReply::Refused(_)));
+        let ControlCommand::AddNode { disk_id, client_address, peer_address, zone, .. } = add("a") else {
+            unreachable!()
+        };
+        let newer = ControlCommand::AddNode { disk_id, client_address, peer_address, zone, feature_level: 2 };
+        c.apply(&newer);
+        assert_eq!(c.apply(&ControlCommand::RaiseFeatureLevel { to: 2 }), ControlReply::Done);
+        assert!(matches!(c.apply(&add("old")), ControlReply::Refused(_)));
+    }
+
+    /// Tokens that have ended are forgotten, and there is a bound on those that are valid.
+    #[test]
+    fn tokens() {
+        let mut c = Control::new();
+        let token = |n: u64, now| ControlCommand::CreateToken {
+            id: format!("t{n}"),
+            secret_hash: Bytes::from_static(b"h"),
+            expires: TimestampMs(100),
+            now: TimestampMs(now),
+        };
+        for n in 0..TOKENS_MAX as u64 {
+            assert_eq!(c.apply(&token(n, 1)), ControlReply::Done);
+        }
+        assert!(matches!(c.apply(&token(1000, 1)), ControlReply::Refused(_)));
+        assert_eq!(c.apply(&token(1001, 101)), ControlReply::Done);
+        assert_eq!(c.state.tokens.len(), 1);
+    }
+}
