@@ -49,8 +49,8 @@ pub(crate) struct Cluster {
     config: quinn::ClientConfig,
     /// The id of the cluster, once known.
     id: Arc<OnceLock<String>>,
-    /// One link per address. Bounded by the nodes of the cluster: links to addresses that are
-    /// neither in the metadata nor an endpoint are dropped at each refresh.
+    /// One link per address. Bounded by the nodes of the cluster and the endpoints: links to
+    /// addresses that are not in the metadata are dropped at each refresh.
     links: Mutex<BTreeMap<String, Arc<Link>>>,
     view: RwLock<Arc<View>>,
     /// Held while fetching metadata; says when it was last tried.
@@ -172,7 +172,7 @@ impl Cluster {
     /// Fetches metadata from the first address that answers; live connections come first.
     async fn fetch(&self) -> Result<(), CallError> {
         let mut links: Vec<Arc<Link>> = self.addresses().iter().map(|a| self.link(a)).collect();
-        links.sort_by_key(|link| link.live().is_none());
+        links.sort_by_key(|link| !link.is_live());
         let mut last = None;
         for link in links {
             let result = async {
@@ -205,10 +205,9 @@ impl Cluster {
     }
 
     fn install(&self, metadata: Metadata) {
-        let keep = |address: &String| {
-            self.options.endpoints.contains(address)
-                || metadata.nodes.iter().any(|node| node.client_address == *address)
-        };
+        // Endpoints were only the way in: once nodes are known by their own addresses, the way in
+        // is closed, so that each node has one connection.
+        let keep = |address: &String| metadata.nodes.iter().any(|node| node.client_address == *address);
         self.links.lock().retain(|address, _| keep(address));
         let mut view = self.view.write();
         let mut leaders = view.leaders.clone();
@@ -244,7 +243,7 @@ impl Cluster {
             links.extend(self.options.endpoints.iter().map(|endpoint| self.link(endpoint)));
         }
         if leader.is_none() && matches!(target, Target::Any) {
-            links.sort_by_key(|link| link.live().is_none());
+            links.sort_by_key(|link| !link.is_live());
         }
         links
     }

@@ -24,6 +24,9 @@ use crate::frames::{FrameReader, StreamEnd};
 use crate::link::CallError;
 use crate::record::{ReceivedRecord, Records};
 
+/// A stream that waited this long at the end of the partition counts as served without a batch.
+const STABLE: Duration = Duration::from_secs(5);
+
 /// How a consumer reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsumerOptions {
@@ -102,6 +105,8 @@ struct Open {
     outbox: VecDeque<Bytes>,
     /// Bytes handed out for which no new credit was given yet.
     consumed: u64,
+    /// When the node began to serve it.
+    served_since: Option<Instant>,
 }
 
 /// A batch as it was read, from the first record that was not read before.
@@ -207,7 +212,10 @@ impl Consumer {
                 Ok(None) => continue,
                 Err(error) => error,
             };
-            self.stream = None;
+            let served_since = self.stream.take().and_then(|stream| stream.served_since);
+            if served_since.is_some_and(|since| since.elapsed() >= STABLE) {
+                self.on_served();
+            }
             self.on_error(error).await?;
         }
     }
@@ -240,8 +248,7 @@ impl Consumer {
             FrameKind::ReadOpened => {
                 let opened: proto::ReadOpened = frame.decode_head().map_err(|e| broken(e.into()))?;
                 self.from = ReadFrom::Offset(Offset(opened.offset));
-                self.trouble = None;
-                self.route.on_success();
+                stream.served_since = Some(Instant::now());
                 Ok(None)
             }
             FrameKind::Error => {
@@ -261,7 +268,7 @@ impl Consumer {
             credit_bytes: self.options.credit_bytes.max(1),
         };
         let outbox = VecDeque::from([frame_bytes(FrameKind::ReadOpen, &open, 0)]);
-        Ok(Open { send, reader, outbox, consumed: 0 })
+        Ok(Open { send, reader, outbox, consumed: 0, served_since: None })
     }
 
     /// Checks a batch, moves the position behind it and gives new credit.
@@ -269,6 +276,7 @@ impl Consumer {
         match self.check(&frame) {
             Ok(batch) => {
                 self.from = ReadFrom::Offset(batch.next);
+                self.on_served();
                 let stream = self.stream.as_mut().expect("the batch came from it");
                 stream.consumed += frame.body.len() as u64;
                 if stream.consumed >= self.options.credit_bytes / 2 {
@@ -304,6 +312,12 @@ impl Consumer {
             skip: (position.0 - base) as u32,
             batch,
         })
+    }
+
+    /// A node serves the partition: what went wrong before is over.
+    fn on_served(&mut self) {
+        self.trouble = None;
+        self.route.on_success();
     }
 
     /// Decides whether an error is the caller's to know. If not, plans the next attempt.

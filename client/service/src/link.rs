@@ -1,7 +1,8 @@
 //! The way to one node: its address, and the one connection that everything to it shares.
 //!
-//! A connection is made when it is first needed and made again when it is lost; after a failure the
-//! link says so at once for a short while (with jitter), so that callers try other nodes instead of
+//! A connection is made when it is first needed and made again when it is lost. One attempt serves
+//! all who wait, and outlives them: who comes next takes it on where it is. After a failure the link
+//! says so at once for a short while (with jitter), so that callers try other nodes instead of
 //! queueing here. The UDP socket is connected to the node's address: the kernel then reports a
 //! closed port, so a dead process is noticed at the next packet.
 
@@ -14,6 +15,7 @@ use fleetline_native::connection::{CloseCode, VERSION_MAX, VERSION_MIN};
 use fleetline_native::frame::{FrameKind, frame_bytes};
 use fleetline_native::{HubError, ProtocolError, Reply, Request, error_map, proto};
 use fleetline_types::NodeId;
+use futures::future::{BoxFuture, FutureExt, Shared};
 use parking_lot::Mutex;
 use quinn::{Connection, ConnectionError, Endpoint, EndpointConfig, SendStream, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -56,17 +58,26 @@ pub(crate) struct NodeConnection {
 
 /// The way to one node.
 pub(crate) struct Link {
+    connector: Connector,
+    state: Mutex<State>,
+}
+
+/// What an attempt to connect needs.
+#[derive(Clone)]
+struct Connector {
     address: String,
     config: quinn::ClientConfig,
     options: Arc<ClientOptions>,
     /// The id of the cluster, from the options or the first node that answered; others are refused.
     cluster: Arc<OnceLock<String>>,
-    current: Mutex<Option<Arc<NodeConnection>>>,
-    /// Held while connecting, so that one attempt serves all who wait.
-    connecting: tokio::sync::Mutex<Attempts>,
 }
 
-struct Attempts {
+type Attempt = Shared<BoxFuture<'static, Result<Arc<NodeConnection>, Unreachable>>>;
+
+struct State {
+    current: Option<Arc<NodeConnection>>,
+    /// The attempt that is under way.
+    attempt: Option<Attempt>,
     backoff: Backoff,
     /// After a failure: until when the answer is the same, and which.
     refused: Option<(Instant, Unreachable)>,
@@ -80,49 +91,74 @@ impl Link {
         cluster: Arc<OnceLock<String>>,
     ) -> Link {
         let backoff = Backoff::new(options.backoff_min, options.backoff_max);
-        let connecting = tokio::sync::Mutex::new(Attempts { backoff, refused: None });
-        Link { address, config, options, cluster, current: Mutex::new(None), connecting }
+        let state = State { current: None, attempt: None, backoff, refused: None };
+        Link { connector: Connector { address, config, options, cluster }, state: Mutex::new(state) }
     }
 
-    /// The live connection, when there is one.
-    pub(crate) fn live(&self) -> Option<Arc<NodeConnection>> {
-        self.current.lock().as_ref().filter(|c| c.connection.close_reason().is_none()).cloned()
+    /// Whether there is a live connection.
+    pub(crate) fn is_live(&self) -> bool {
+        self.state.lock().live().is_some()
     }
 
     /// The live connection, made if need be.
     ///
-    /// Cancel-safe: an attempt that is dropped is made again by the next caller.
+    /// Cancel-safe: an attempt that is dropped is taken on by the next caller.
     pub(crate) async fn connection(&self) -> Result<Arc<NodeConnection>, Unreachable> {
-        if let Some(live) = self.live() {
-            return Ok(live);
+        let attempt = {
+            let mut state = self.state.lock();
+            if let Some(live) = state.live() {
+                return Ok(live);
+            }
+            match (&state.attempt, &state.refused) {
+                (Some(attempt), _) => attempt.clone(),
+                (None, Some((until, error))) if Instant::now() < *until => return Err(error.clone()),
+                (None, _) => {
+                    let attempt = self.connector.clone().attempt().boxed().shared();
+                    state.attempt = Some(attempt.clone());
+                    attempt
+                }
+            }
+        };
+        let result = attempt.clone().await;
+        let mut state = self.state.lock();
+        // The first who sees the result takes it down; an attempt may have followed since.
+        if state.attempt.as_ref().is_some_and(|a| a.ptr_eq(&attempt)) {
+            state.finish(&result);
         }
-        let mut attempts = self.connecting.lock().await;
-        if let Some(live) = self.live() {
-            return Ok(live);
-        }
-        if let Some((until, error)) = &attempts.refused
-            && Instant::now() < *until
-        {
-            return Err(error.clone());
-        }
-        let attempt = tokio::time::timeout(self.options.connect_timeout, self.connect());
-        let result = attempt.await.unwrap_or_else(|_| {
-            Err(format!("no connection in {} ms", self.options.connect_timeout.as_millis()))
-        });
+        result
+    }
+}
+
+impl State {
+    fn live(&self) -> Option<Arc<NodeConnection>> {
+        self.current.as_ref().filter(|c| c.connection.close_reason().is_none()).cloned()
+    }
+
+    fn finish(&mut self, result: &Result<Arc<NodeConnection>, Unreachable>) {
+        self.attempt = None;
         match result {
             Ok(connection) => {
+                self.backoff.reset();
+                self.refused = None;
+                self.current = Some(connection.clone());
+            }
+            Err(error) => self.refused = Some((Instant::now() + self.backoff.next(), error.clone())),
+        }
+    }
+}
+
+impl Connector {
+    async fn attempt(self) -> Result<Arc<NodeConnection>, Unreachable> {
+        let within = self.options.connect_timeout;
+        let result = tokio::time::timeout(within, self.connect()).await;
+        match result.unwrap_or_else(|_| Err(format!("no connection in {} ms", within.as_millis()))) {
+            Ok(connection) => {
                 tracing::debug!(address = self.address, node = %connection.node, "connected");
-                attempts.backoff.reset();
-                attempts.refused = None;
-                let connection = Arc::new(connection);
-                *self.current.lock() = Some(connection.clone());
-                Ok(connection)
+                Ok(Arc::new(connection))
             }
             Err(reason) => {
                 tracing::debug!(address = self.address, reason, "not connected");
-                let error = Unreachable { address: self.address.clone(), reason };
-                attempts.refused = Some((Instant::now() + attempts.backoff.next(), error.clone()));
-                Err(error)
+                Err(Unreachable { address: self.address, reason })
             }
         }
     }
@@ -183,7 +219,7 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        if let Some(open) = self.current.lock().take() {
+        if let Some(open) = self.state.lock().current.take() {
             open.connection.close(VarInt::from_u32(CloseCode::Done.code()), b"client is done");
         }
     }

@@ -29,7 +29,8 @@ pub enum Fault {
     LoseThenUnknown,
     /// Stored, but the answer waits until [`Store::release`].
     StoreThenHang,
-    /// Neither stored nor answered until [`Store::release`]; then stored.
+    /// From this append on, all wait until [`Store::release`], and are then stored in the order in
+    /// which they came.
     HangThenStore,
 }
 
@@ -59,7 +60,12 @@ struct State {
     partitions: Vec<Partition>,
     nodes: BTreeMap<NodeId, NodeInfo>,
     faults: VecDeque<Fault>,
+    /// Hung appends wait.
     hanging: bool,
+    /// Appends join the queue of those that hang.
+    gated: bool,
+    /// Hung appends that are not stored, in the order of their coming.
+    queue: VecDeque<u64>,
     appends: u64,
     bytes_read: u64,
     groups: BTreeMap<String, Group>,
@@ -105,6 +111,8 @@ impl Store {
             nodes: BTreeMap::new(),
             faults: VecDeque::new(),
             hanging: true,
+            gated: false,
+            queue: VecDeque::new(),
             appends: 0,
             bytes_read: 0,
             groups: BTreeMap::new(),
@@ -320,6 +328,58 @@ impl Group {
     }
 }
 
+/// How an append goes on.
+enum Next {
+    Answer(Result<Appended, HubError>),
+    AnswerLater(Result<Appended, HubError>),
+    Queue(u64),
+}
+
+/// A place in the queue of hung appends; given up when the append is stored or dropped.
+struct Queued<'a> {
+    store: &'a Store,
+    ticket: u64,
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.store.state.lock().queue.retain(|ticket| *ticket != self.ticket);
+        self.store.bump();
+    }
+}
+
+impl Store {
+    /// What the partition does at once, in the order in which appends are first polled.
+    fn begin_append(&self, node: NodeId, partition: PartitionId, batch: &Bytes) -> Next {
+        let mut state = self.state.lock();
+        state.appends += 1;
+        let ticket = state.appends;
+        if let Err(error) = state.led_by(partition, node) {
+            return Next::Answer(Err(error));
+        }
+        let fault = state.faults.pop_front();
+        if matches!(fault, Some(Fault::HangThenStore)) {
+            state.gated = true;
+        }
+        if state.gated && (state.hanging || !state.queue.is_empty()) {
+            state.queue.push_back(ticket);
+            return Next::Queue(ticket);
+        }
+        let found = match state.partition(partition) {
+            Ok(found) => found,
+            Err(error) => return Next::Answer(Err(error)),
+        };
+        let unknown = || HubError::Unknown("scripted".into());
+        match fault {
+            Some(Fault::Refuse(error)) => Next::Answer(Err(error)),
+            Some(Fault::StoreThenUnknown) => Next::Answer(found.append(batch.clone()).and(Err(unknown()))),
+            Some(Fault::LoseThenUnknown) => Next::Answer(Err(unknown())),
+            Some(Fault::StoreThenHang) => Next::AnswerLater(found.append(batch.clone())),
+            None | Some(Fault::HangThenStore) => Next::Answer(found.append(batch.clone())),
+        }
+    }
+}
+
 /// One node over the shared store.
 pub struct FakeNode {
     pub node: NodeId,
@@ -329,37 +389,20 @@ pub struct FakeNode {
 #[async_trait]
 impl Hub for FakeNode {
     async fn append(&self, partition: PartitionId, batch: Bytes) -> Result<Appended, HubError> {
-        let hang = {
-            let mut state = self.store.state.lock();
-            state.appends += 1;
-            state.led_by(partition, self.node)?;
-            let fault = state.faults.pop_front();
-            let found = state.partition(partition)?;
-            match fault {
-                None => Some((Some(found.append(batch.clone())), false)),
-                Some(Fault::Refuse(error)) => Some((Some(Err(error)), false)),
-                Some(Fault::StoreThenUnknown) => {
-                    let stored = found.append(batch.clone());
-                    Some((Some(stored.and(Err(HubError::Unknown("scripted".into())))), false))
-                }
-                Some(Fault::LoseThenUnknown) => {
-                    Some((Some(Err(HubError::Unknown("scripted".into()))), false))
-                }
-                Some(Fault::StoreThenHang) => Some((Some(found.append(batch.clone())), true)),
-                Some(Fault::HangThenStore) => None,
-            }
-        };
+        let next = self.store.begin_append(self.node, partition, &batch);
         self.store.bump();
-        match hang {
-            Some((Some(result), false)) => result,
-            Some((result, _)) => {
+        match next {
+            Next::Answer(result) => result,
+            Next::AnswerLater(result) => {
                 self.store.wait(|state| (!state.hanging).then_some(())).await;
-                result.expect("a hung answer is known")
+                result
             }
-            None => {
+            Next::Queue(ticket) => {
+                let _queued = Queued { store: &self.store, ticket };
+                let first = |state: &mut State| !state.hanging && state.queue.front() == Some(&ticket);
                 self.store
                     .wait(|state| {
-                        (!state.hanging).then(|| state.led_by(partition, self.node)?.append(batch.clone()))
+                        first(state).then(|| state.led_by(partition, self.node)?.append(batch.clone()))
                     })
                     .await
             }

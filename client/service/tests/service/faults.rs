@@ -87,7 +87,7 @@ async fn a_killed_leader_loses_and_repeats_nothing() {
     let before = nodes.store.appends();
     let sending = {
         let producer = producer.clone();
-        tokio::spawn(async move { send_numbers(&producer, "d", 10..200).await })
+        tokio::spawn(async move { send_numbers(&producer, "d", 10..1000).await })
     };
     nodes.store.wait_appends(|appends| appends >= before + 4).await;
     let nodes = tokio::task::spawn_blocking(move || {
@@ -98,7 +98,7 @@ async fn a_killed_leader_loses_and_repeats_nothing() {
     .await
     .unwrap();
     sending.await.unwrap();
-    assert_eq!(numbers(&read_all(&client, 0, 200).await), (0..200).collect::<Vec<_>>());
+    assert_eq!(numbers(&read_all(&client, 0, 1000).await), (0..1000).collect::<Vec<_>>());
     drop(nodes);
 }
 
