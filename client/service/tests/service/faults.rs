@@ -93,6 +93,7 @@ async fn a_killed_leader_loses_and_repeats_nothing() {
     let nodes = tokio::task::spawn_blocking(move || {
         nodes.kill(1);
         nodes.store.set_leader(Some(NodeId(2)));
+        nodes.store.release();
         nodes
     })
     .await
