@@ -4,7 +4,8 @@
 //! all who wait, and outlives them: who comes next takes it on where it is. After a failure the link
 //! says so at once for a short while (with jitter), so that callers try other nodes instead of
 //! queueing here. The UDP socket is connected to the node's address: the kernel then reports a
-//! closed port, so a dead process is noticed at the next packet.
+//! closed port, so a dead process is noticed at the next packet. quinn does not hear of it (the
+//! report is neither a datagram nor a reason to stop sending), so [`Refusals`] watches the socket.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -20,6 +21,7 @@ use parking_lot::Mutex;
 use quinn::{Connection, ConnectionError, Endpoint, EndpointConfig, SendStream, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
+use tokio::io::Interest;
 
 use crate::backoff::Backoff;
 use crate::frames::{FrameReader, StreamEnd};
@@ -178,13 +180,18 @@ impl Connector {
 
     async fn connect_to(&self, address: SocketAddr, host: &str) -> Result<NodeConnection, String> {
         let socket = socket_to(address).map_err(|e| e.to_string())?;
+        let refusals = Refusals::watch(&socket).map_err(|e| e.to_string())?;
         let mut config = EndpointConfig::default();
         config.max_udp_payload_size(self.options.mtu_upper_bound.max(1472)).map_err(|e| e.to_string())?;
         let endpoint =
             Endpoint::new(config, None, socket, Arc::new(quinn::TokioRuntime)).map_err(|e| e.to_string())?;
         let connecting =
             endpoint.connect_with(self.config.clone(), address, host).map_err(|e| e.to_string())?;
-        let connection = connecting.await.map_err(|e| e.to_string())?;
+        let connection = tokio::select! {
+            connection = connecting => connection.map_err(|e| e.to_string())?,
+            () = refusals.refused() => return Err("the port is closed".into()),
+        };
+        tokio::spawn(refusals.guard(connection.clone()));
         let answer = self.hello(&connection).await.map_err(|e| e.to_string())?;
         let cluster = self.cluster.get_or_init(|| answer.cluster.clone());
         if *cluster != answer.cluster {
@@ -260,6 +267,44 @@ impl NodeConnection {
                 Err(CallError::Hub(error_map::from_wire(error)))
             }
             found => Err(broken(ProtocolError::UnexpectedFrame { expected: "an answer", found })),
+        }
+    }
+}
+
+/// Watches a connected socket for the kernel's word that nobody listens at the other end.
+struct Refusals {
+    socket: tokio::net::UdpSocket,
+}
+
+impl Refusals {
+    fn watch(socket: &std::net::UdpSocket) -> io::Result<Refusals> {
+        Ok(Refusals { socket: tokio::net::UdpSocket::from_std(socket.try_clone()?)? })
+    }
+
+    /// Waits for a report. One that a send has taken first is missed; the next packet brings another.
+    async fn refused(&self) {
+        loop {
+            if self.socket.ready(Interest::ERROR).await.is_err() {
+                return std::future::pending().await;
+            }
+            // Other errors (a probe that is too large for the path) are QUIC's daily business.
+            if let Ok(Some(error)) = self.socket.take_error()
+                && error.kind() == io::ErrorKind::ConnectionRefused
+            {
+                return;
+            }
+            let _ = self.socket.try_io(Interest::ERROR, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+        }
+    }
+
+    /// Ends `connection` at the first report.
+    async fn guard(self, connection: Connection) {
+        tokio::select! {
+            () = self.refused() => {
+                tracing::debug!(remote = %connection.remote_address(), "the node's port is closed");
+                connection.close(VarInt::from_u32(CloseCode::Done.code()), b"port is closed");
+            }
+            _ = connection.closed() => {}
         }
     }
 }
