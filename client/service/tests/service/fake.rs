@@ -15,6 +15,7 @@ use fleetline_gateway::hub::{
     Appended, CheckpointInfo, ClusterChange, GroupAssignment, GroupDescription, Hub, JoinReply, JoinRequest,
     Metadata, NodeInfo, PartitionInfo, ReadFrom, ReadReply, StoredBatch,
 };
+use fleetline_types::ProducerId;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -631,10 +632,19 @@ impl Hub for FakeNode {
 
 /// A batch as a caller would build it.
 pub fn build(records: &[(&str, &str)]) -> Bytes {
+    build_with(fleetline_batch::Producer::default(), records)
+}
+
+/// A batch of producer 7 in its first epoch.
+pub fn build_as(first_sequence: u64, records: &[(&str, &str)]) -> Bytes {
+    build_with(fleetline_batch::Producer { id: ProducerId(7), epoch: 0, first_sequence }, records)
+}
+
+fn build_with(producer: fleetline_batch::Producer, records: &[(&str, &str)]) -> Bytes {
     let mut builder = BatchBuilder::default();
     for (device, body) in records {
         let (device, body) = (device.as_bytes(), body.as_bytes());
         builder.push(&RecordRef { device, body, ..RecordRef::default() }).unwrap();
     }
-    builder.finish(fleetline_batch::Producer::default(), Compression::None).unwrap()
+    builder.finish(producer, Compression::None).unwrap()
 }

@@ -9,3 +9,4 @@ mod consume;
 mod faults;
 mod group;
 mod produce;
+mod wire;

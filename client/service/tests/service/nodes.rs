@@ -192,6 +192,23 @@ impl Drop for Nodes {
 }
 
 impl Authority {
+    /// TLS of a bare QUIC client, with or without the known client's certificate.
+    pub fn client_tls(&self, known: bool, alpn: &[u8]) -> rustls::ClientConfig {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(self.roots());
+        let mut tls = if known {
+            let key = PrivateKeyDer::from_pem_slice(self.client.1.as_bytes()).unwrap();
+            builder.with_client_auth_cert(vec![certificate(&self.client.0)], key).unwrap()
+        } else {
+            builder.with_no_client_auth()
+        };
+        tls.alpn_protocols = vec![alpn.to_vec()];
+        tls
+    }
+
     /// Another certificate of the same authority, which nobody knows.
     pub fn stranger(&self) -> (String, String) {
         let key = KeyPair::generate().unwrap();
