@@ -199,11 +199,11 @@ impl Member {
             }
         }
         for (partition, epoch) in assignment.owned {
-            if !state.slots.contains_key(&partition) {
+            state.slots.entry(partition).or_insert_with(|| {
+                // Its first step waits for the lock that is held here.
                 let task = tokio::spawn(self.reader(partition, epoch, assignment.member).run());
-                let (phase, task) = (Phase::Claiming, task.abort_handle());
-                state.slots.insert(partition, Slot { epoch, phase, task });
-            }
+                Slot { epoch, phase: Phase::Claiming, task: task.abort_handle() }
+            });
         }
         drop(state);
         self.ownership.announce.notify_one();
