@@ -1,0 +1,197 @@
+//! The data folder of a node.
+//!
+//! ```text
+//! <data>/
+//!   node.json        who this node is (written once, when it is created or has joined)
+//!   disk-id          a random id of this folder, made on first start: a lost disk has another one
+//!   reset-secret     what stateless reset tokens come from
+//!   log/             the segment log, its lock and its durable mark
+//!   state/           RocksDB
+//!   snapshots/       <group>.snap: state parts; staging of what arrives
+//!   certs/           authority, this node's certificate and key
+//!   client/          what a client on this machine needs: endpoints, authority.pem, client.pem, client.key
+//! ```
+//!
+//! Files here are small and written whole: to a temporary name, synced, renamed, folder synced.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use fleetline_env::Entropy;
+use fleetline_types::NodeId;
+use serde::{Deserialize, Serialize};
+
+use crate::error::NodeError;
+
+/// Who a node is: durable, and never changed after it was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Form of this file; this release writes and reads 1.
+    pub format: u32,
+    /// The cluster's id.
+    pub cluster: String,
+    /// The node's id.
+    pub node: u64,
+    /// How many partitions the hub has.
+    pub partitions: u32,
+    /// Where members listened when this was written: whom to find the control group by, until it tells.
+    #[serde(default)]
+    pub peers: BTreeMap<u64, String>,
+}
+
+impl Identity {
+    /// The node's id.
+    pub fn node_id(&self) -> NodeId {
+        NodeId(self.node)
+    }
+}
+
+/// The data folder.
+#[derive(Clone, Debug)]
+pub struct DataDir {
+    root: PathBuf,
+    disk_id: String,
+}
+
+impl DataDir {
+    /// Opens or creates the folder.
+    ///
+    /// # Errors
+    /// When it can't be created or read; the text names the path.
+    pub fn open(root: &Path, entropy: &dyn Entropy) -> Result<DataDir, NodeError> {
+        for dir in ["", "log", "state", "snapshots", "certs", "client"] {
+            let path = root.join(dir);
+            std::fs::create_dir_all(&path).map_err(|error| NodeError::data(&path, error))?;
+        }
+        let path = root.join("disk-id");
+        let disk_id = match std::fs::read_to_string(&path) {
+            Ok(text) => text.trim().to_owned(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let id = format!("{:016x}{:016x}", entropy.next_u64(), entropy.next_u64());
+                write_whole(&path, id.as_bytes(), 0o644)?;
+                id
+            }
+            Err(error) => return Err(NodeError::data(&path, error)),
+        };
+        Ok(DataDir { root: root.to_owned(), disk_id })
+    }
+
+    /// The random id of this folder.
+    pub fn disk_id(&self) -> &str {
+        &self.disk_id
+    }
+
+    /// A path in the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// The secret that this folder's stateless reset tokens come from, made on first use.
+    ///
+    /// # Errors
+    /// When it can't be read or written.
+    pub fn reset_secret(&self, entropy: &dyn Entropy) -> Result<[u8; 32], NodeError> {
+        let path = self.path("reset-secret");
+        match std::fs::read(&path) {
+            Ok(bytes) => {
+                bytes.try_into().map_err(|_| NodeError::data(&path, "isn't 32 bytes long, remove it"))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let mut secret = [0; 32];
+                entropy.fill(&mut secret);
+                write_whole(&path, &secret, 0o600)?;
+                Ok(secret)
+            }
+            Err(error) => Err(NodeError::data(&path, error)),
+        }
+    }
+
+    /// Who this node is; `None` before it was created or has joined.
+    ///
+    /// # Errors
+    /// When the file is there and can't be understood.
+    pub fn identity(&self) -> Result<Option<Identity>, NodeError> {
+        let path = self.path("node.json");
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(NodeError::data(&path, error)),
+        };
+        let identity: Identity =
+            serde_json::from_slice(&text).map_err(|error| NodeError::data(&path, error))?;
+        match identity.format {
+            1 => Ok(Some(identity)),
+            format => Err(NodeError::data(
+                &path,
+                format!("format {format} is of a later release, upgrade this node"),
+            )),
+        }
+    }
+
+    /// Writes who this node is.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn write_identity(&self, identity: &Identity) -> Result<(), NodeError> {
+        let path = self.path("node.json");
+        let text = serde_json::to_vec_pretty(identity).map_err(|error| NodeError::data(&path, error))?;
+        write_whole(&path, &text, 0o644)
+    }
+
+    /// Writes what a client on this machine needs to connect.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn write_client_context(
+        &self,
+        endpoints: &[String],
+        authority_pem: &str,
+        certificate_pem: &str,
+        key_pem: &str,
+    ) -> Result<(), NodeError> {
+        write_whole(&self.path("client/endpoints"), (endpoints.join("\n") + "\n").as_bytes(), 0o644)?;
+        write_whole(&self.path("client/authority.pem"), authority_pem.as_bytes(), 0o644)?;
+        write_whole(&self.path("client/client.pem"), certificate_pem.as_bytes(), 0o644)?;
+        write_whole(&self.path("client/client.key"), key_pem.as_bytes(), 0o600)
+    }
+}
+
+/// Writes a file whole and durably, or not at all.
+fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> Result<(), NodeError> {
+    let write = || -> std::io::Result<()> {
+        let temporary = path.with_extension("tmp");
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        std::fs::File::open(folder)?.sync_all()
+    };
+    write().map_err(|error| NodeError::data(path, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetline_env::memory::SeededEntropy;
+
+    use super::*;
+
+    /// The folder keeps its id, and the identity comes back as written; a later format is refused.
+    #[test]
+    fn identity_survives() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataDir::open(dir.path(), &SeededEntropy::new(1)).unwrap();
+        let again = DataDir::open(dir.path(), &SeededEntropy::new(2)).unwrap();
+        assert_eq!(first.disk_id(), again.disk_id());
+        assert_eq!(again.identity().unwrap(), None);
+        let identity =
+            Identity { format: 1, cluster: "c".into(), node: 3, partitions: 4, peers: BTreeMap::new() };
+        first.write_identity(&identity).unwrap();
+        assert_eq!(again.identity().unwrap(), Some(identity.clone()));
+        first.write_identity(&Identity { format: 2, ..identity }).unwrap();
+        assert!(again.identity().is_err());
+    }
+}

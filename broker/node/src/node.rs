@@ -1,0 +1,415 @@
+//! What a node is made of, in start order.
+//!
+//! ```text
+//! data folder → log (takes the folder's lock) → state → certificates → links to peers
+//!   → control group → partitions that the log holds → fronts → duties
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleetline_auth::{Authority, ClientAuth, DataCerts, Role, identity_of};
+use fleetline_cluster::{ControlCommand, ControlReply};
+use fleetline_config::NodeConfig;
+use fleetline_env::real::{RealClock, RealDisk, RealEntropy};
+use fleetline_env::{Clock, Entropy};
+use fleetline_gateway::limits::QuicLimits;
+use fleetline_gateway::ops::{OpsOptions, OpsServer};
+use fleetline_gateway::quic::{QuicFront, QuicOptions};
+use fleetline_log::{LogOptions, NodeLog, SegLog};
+use fleetline_native::connection::ALPN;
+use fleetline_raft_driver::{Driver, DriverOptions};
+use fleetline_raft_group::GroupConfig;
+use fleetline_raft_transport::tcp::{Identify, Listen, TcpOptions, TcpTransport};
+use fleetline_raft_transport::{PeerAddress, PeerTransport};
+use fleetline_snapshot::{SnapshotDir, SnapshotOptions};
+use fleetline_state::StateStore;
+use fleetline_state::rocks::{RocksOptions, RocksState};
+use fleetline_telemetry::Metrics;
+use fleetline_types::{GroupId, NodeId, PartitionId};
+use tokio::sync::watch;
+
+use crate::access::ByCertificate;
+use crate::control::{Control, ControlMachine};
+use crate::data_dir::{DataDir, Identity};
+use crate::duties::Duties;
+use crate::error::NodeError;
+use crate::hosting::Hosting;
+use crate::hub::NodeHub;
+use crate::joining::address;
+use crate::status;
+
+/// The highest feature level that this build knows.
+pub(crate) const FEATURE_LEVEL: u32 = 1;
+/// How long open requests get at shutdown.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// A running node.
+pub struct Node {
+    hub: Arc<NodeHub>,
+    duties: Duties,
+    loops: tokio::task::JoinSet<()>,
+    front: QuicFront,
+    ops: OpsServer,
+    failed: watch::Receiver<Option<String>>,
+}
+
+/// Storage of a node.
+struct Storage {
+    log: Arc<dyn NodeLog>,
+    store: Arc<dyn StateStore>,
+    snapshots: SnapshotDir,
+}
+
+impl Node {
+    /// Starts a node from its data folder. An empty folder becomes a new cluster of one node.
+    ///
+    /// # Errors
+    /// What can't be read, opened or listened on.
+    pub async fn start(config: NodeConfig, metrics: Metrics) -> Result<Node, NodeError> {
+        config.validate().map_err(|errors| NodeError::Config(format!("\n{errors}")))?;
+        let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
+        let data = DataDir::open(&config.data, &RealEntropy)?;
+        let storage = open_storage(&config, &data, clock.clone())?;
+        let (identity, new) = match data.identity()? {
+            Some(identity) => (identity, false),
+            None => (new_identity(&config, &data, storage.log.as_ref())?, true),
+        };
+        let node = identity.node_id();
+        let hosts = [config.host(), "localhost".to_owned()];
+        let certs = DataCerts::load_or_create(&data.path("certs"), &identity.cluster, node, &hosts)
+            .map_err(certificates)?;
+        if new {
+            data.write_identity(&identity)?;
+        }
+        let driver = start_driver(&config, &data, &identity, &certs, &storage).await?;
+        for (peer, address) in identity.peers.iter().filter(|(peer, _)| **peer != node.0) {
+            driver.transport().set_peer(NodeId(*peer), PeerAddress { address: address.clone() });
+        }
+        let hosting = Hosting::new(driver.clone(), storage.snapshots, clock.clone(), identity.partitions);
+        let (machine, view) = ControlMachine::new();
+        let group = hosting.start_group(GroupId::CONTROL, Box::new(machine)).await?;
+        let control = Control::new(driver.clone(), view);
+        hosting.start_stored().await?;
+        // Only the node that made the cluster has its authority's key in its own folder.
+        if let (NodeId(1), Some(authority)) = (node, &certs.authority) {
+            group.initialize(&BTreeSet::from([node])).await?;
+            bootstrap(&config, &identity, &control, authority).await?;
+        }
+        let hub = Arc::new(NodeHub {
+            driver: driver.clone(),
+            control: control.clone(),
+            hosting: hosting.clone(),
+            clock,
+            cluster: identity.cluster.clone(),
+            partitions: identity.partitions,
+        });
+        let front = start_front(&config, &data, &identity, &certs, hub.clone())?;
+        let ops = start_ops(&config, hub.clone(), metrics).await?;
+        let (failing, failed) = watch::channel(None);
+        let duties = Duties {
+            driver,
+            control: control.clone(),
+            hosting,
+            dead_after: config.dead_after.duration(),
+            flush_every: config.flush_every.duration(),
+            flushed: Arc::default(),
+            failed: failing,
+        };
+        let mut loops = duties.clone().start();
+        loops.spawn(announce(config, data, identity, control));
+        tracing::info!(%node, client = %front.local_addr(), ops = %ops.local_addr(), "node is running");
+        Ok(Node { hub, duties, loops, front, ops, failed })
+    }
+
+    /// Where clients connect.
+    pub fn client_address(&self) -> std::net::SocketAddr {
+        self.front.local_addr()
+    }
+
+    /// This node's id.
+    pub fn id(&self) -> NodeId {
+        self.hub.driver.node()
+    }
+
+    /// Waits until the node can't go on by itself.
+    pub async fn wait(&mut self) -> NodeError {
+        loop {
+            if let Some(reason) = self.failed.borrow_and_update().clone() {
+                return NodeError::Stopped(reason);
+            }
+            if self.failed.changed().await.is_err() {
+                return NodeError::Stopped("its duties have ended".to_owned());
+            }
+        }
+    }
+
+    /// Stops in good order: leadership is handed over, open requests are answered, state is flushed.
+    pub async fn shutdown(mut self) {
+        self.loops.shutdown().await;
+        self.hand_over().await;
+        self.front.shutdown(GRACE).await;
+        self.ops.shutdown(Duration::from_secs(1)).await;
+        if let Err(error) = self.duties.flush_once().await {
+            tracing::warn!(%error, "state was not flushed; the log is replayed at the next start");
+        }
+        self.hub.driver.shutdown().await;
+        tracing::info!("node has stopped");
+    }
+
+    /// Asks another voter to take over each group that this node leads, and waits a moment for it.
+    async fn hand_over(&self) {
+        let this = self.id();
+        let asked = self.hub.driver.groups().into_iter().filter(|group| group.is_leader());
+        let handed = asked.map(|group| async move {
+            let status = group.status();
+            let mut heirs: Vec<_> = status
+                .replicas
+                .iter()
+                .filter(|r| r.node != this && status.voters.contains(&r.node))
+                .collect();
+            heirs.sort_by_key(|replica| std::cmp::Reverse(replica.matched));
+            let Some(heir) = heirs.first().filter(|heir| self.hub.driver.transport().is_up(heir.node)) else {
+                return;
+            };
+            if let Err(error) = group.transfer_leader(heir.node).await {
+                tracing::info!(group = %group.id(), %error, "leadership was not handed over");
+                return;
+            }
+            let changed = async {
+                while group.is_leader() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            if tokio::time::timeout(Duration::from_secs(1), changed).await.is_err() {
+                tracing::info!(group = %group.id(), "nobody took over in time");
+            }
+        });
+        futures::future::join_all(handed).await;
+    }
+}
+
+fn certificates(error: impl std::fmt::Display) -> NodeError {
+    NodeError::Certificates(error.to_string())
+}
+
+fn open_storage(config: &NodeConfig, data: &DataDir, clock: Arc<dyn Clock>) -> Result<Storage, NodeError> {
+    let disk = Arc::new(RealDisk);
+    let options = LogOptions {
+        segment_bytes: config.log_segment.0,
+        cache_bytes: config.log_cache.0,
+        queue_bytes_max: config.log_queue.0,
+        reserve_bytes: config.disk_reserve.0,
+        ..LogOptions::new(data.path("log"))
+    };
+    let (log, report) = SegLog::open(disk.clone(), clock, options)?;
+    tracing::info!(segments = report.segments, frames = report.frames, bytes = report.bytes, "log is open");
+    if report.torn_bytes > 0 {
+        tracing::info!(bytes = report.torn_bytes, "an unfinished last write was cut off");
+    }
+    if report.damaged_entries > 0 || !report.damaged_ranges.is_empty() {
+        let (entries, ranges) = (report.damaged_entries, report.damaged_ranges.len());
+        tracing::error!(
+            entries,
+            ranges,
+            "the log is damaged here; entries are fetched from peers when needed"
+        );
+    }
+    let mut rocks = RocksOptions::new(data.path("state"));
+    rocks.block_cache_bytes = config.state_cache.0 as usize;
+    rocks.memtable_bytes = config.state_memtable.0 as usize;
+    let store: Arc<dyn StateStore> = Arc::new(RocksState::open(&rocks)?);
+    let mut snapshots = SnapshotOptions::new(data.path("snapshots"));
+    snapshots.reserve_bytes = config.disk_reserve.0;
+    let snapshots = SnapshotDir::open(disk, snapshots)
+        .map_err(|error| NodeError::data(&data.path("snapshots"), error))?;
+    Ok(Storage { log, store, snapshots })
+}
+
+/// Makes the identity of a new cluster's first node.
+fn new_identity(config: &NodeConfig, data: &DataDir, log: &dyn NodeLog) -> Result<Identity, NodeError> {
+    if !log.groups().is_empty() {
+        let path = data.path("node.json");
+        return Err(NodeError::data(&path, "is missing, but the log isn't empty: restore it from a backup"));
+    }
+    let cluster = format!("{:016x}", RealEntropy.next_u64());
+    let partitions = config.partitions;
+    Ok(Identity { format: 1, cluster, node: 1, partitions, peers: BTreeMap::new() })
+}
+
+async fn start_driver(
+    config: &NodeConfig,
+    data: &DataDir,
+    identity: &Identity,
+    certs: &DataCerts,
+    storage: &Storage,
+) -> Result<Arc<Driver>, NodeError> {
+    let options = DriverOptions {
+        node: identity.node_id(),
+        config: GroupConfig {
+            heartbeat: config.heartbeat.duration(),
+            election: (config.election_min.duration(), config.election_max.duration()),
+            ..GroupConfig::default()
+        },
+        log: storage.log.clone(),
+        store: storage.store.clone(),
+    };
+    let cluster = identity.cluster.clone();
+    let identify: Identify = Arc::new(move |certificate| match identity_of(certificate) {
+        Ok(found) if found.cluster == cluster => match found.role {
+            Role::Node(node) => Some(node),
+            _ => None,
+        },
+        _ => None,
+    });
+    let tcp = TcpOptions::new(
+        identity.node_id(),
+        identity.cluster.clone(),
+        data.disk_id(),
+        Listen::Address(config.peer_listen),
+        certs.bundle.peer_server().map_err(certificates)?,
+        certs.bundle.peer_client().map_err(certificates)?,
+        identify,
+    );
+    let listen = config.peer_listen;
+    Driver::start(options, async move |handler| {
+        let transport = TcpTransport::start(tcp, handler);
+        let transport = transport.map_err(|error| NodeError::Listen {
+            address: format!("{listen} (peers)"),
+            reason: error.to_string(),
+        })?;
+        Ok(transport as Arc<dyn PeerTransport>)
+    })
+    .await
+}
+
+/// Makes the cluster, this node its member and the first placements, as far as they aren't made yet.
+async fn bootstrap(
+    config: &NodeConfig,
+    identity: &Identity,
+    control: &Control,
+    authority: &Authority,
+) -> Result<(), NodeError> {
+    let failed =
+        |error: &dyn std::fmt::Display| NodeError::Stopped(format!("cluster can't be made: {error}"));
+    if !control.view().settings.cluster.is_empty() {
+        return Ok(());
+    }
+    let commands = [ControlCommand::Bootstrap {
+        cluster: identity.cluster.clone(),
+        partitions: identity.partitions,
+        replicas: config.replicas,
+        authority_pem: authority.certificate_pem().to_owned(),
+        authority_key_pem: authority.key_pem(),
+    }];
+    for command in commands {
+        match control.propose(&command).await {
+            // Another node leads already: the cluster was made in an earlier life of this node.
+            Ok(_) | Err(fleetline_native::HubError::Invalid(_)) => {}
+            Err(error) => return Err(failed(&error)),
+        }
+    }
+    Ok(())
+}
+
+/// Tells the cluster this node's addresses and feature level, places a new hub's partitions, and writes
+/// what clients on this machine need. Goes on until all is done.
+async fn announce(config: NodeConfig, data: DataDir, identity: Identity, control: Control) {
+    loop {
+        match announce_once(&config, &data, &identity, &control).await {
+            Ok(()) => return,
+            Err(error) => tracing::debug!(error, "not announced yet"),
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+async fn announce_once(
+    config: &NodeConfig,
+    data: &DataDir,
+    identity: &Identity,
+    control: &Control,
+) -> Result<(), String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let host = config.host();
+    let (client, peer) = (address(&host, config.listen.port()), address(&host, config.peer_listen.port()));
+    let state = control.view();
+    if state.settings.cluster.is_empty() {
+        return Err("the control state has not arrived yet".to_owned());
+    }
+    let this = identity.node_id();
+    let same = state.nodes.get(&this).is_some_and(|member| {
+        member.client_address == client
+            && member.peer_address == peer
+            && member.zone == config.zone
+            && member.feature_level == FEATURE_LEVEL
+    });
+    if !same {
+        let command = ControlCommand::AddNode {
+            disk_id: data.disk_id().to_owned(),
+            client_address: client.clone(),
+            peer_address: peer,
+            zone: config.zone.clone(),
+            feature_level: FEATURE_LEVEL,
+        };
+        match control.propose(&command).await {
+            Ok(ControlReply::Node(node)) if node == this => {}
+            Ok(reply) => return Err(format!("cluster knows this folder as {reply:?}")),
+            Err(error) => return Err(text(&error)),
+        }
+    }
+    for partition in (0..identity.partitions).map(PartitionId) {
+        if this == NodeId(1) && !control.view().placements.contains_key(&partition) {
+            let command = ControlCommand::SetPlacement { partition, replicas: vec![this], expected_epoch: 0 };
+            if let Err(error) = control.propose(&command).await {
+                tracing::debug!(%error, "partition is placed already");
+            }
+        }
+    }
+    let settings = &state.settings;
+    if !settings.authority_key_pem.is_empty() && !data.path("client/client.pem").exists() {
+        let authority = Authority::from_pem(&settings.authority_pem, &settings.authority_key_pem);
+        let bundle =
+            authority.and_then(|authority| authority.issue_client(&Role::Admin)).map_err(|e| text(&e))?;
+        data.write_client_context(&[client], &bundle.authority_pem, &bundle.certificate_pem, &bundle.key_pem)
+            .map_err(|e| text(&e))?;
+    }
+    let peers: BTreeMap<u64, String> =
+        control.view().nodes.iter().map(|(node, member)| (node.0, member.peer_address.clone())).collect();
+    data.write_identity(&Identity { peers, ..identity.clone() }).map_err(|e| text(&e))
+}
+
+fn start_front(
+    config: &NodeConfig,
+    data: &DataDir,
+    identity: &Identity,
+    certs: &DataCerts,
+    hub: Arc<NodeHub>,
+) -> Result<QuicFront, NodeError> {
+    let tls = certs.bundle.front_server(&[ALPN], ClientAuth::Optional).map_err(certificates)?;
+    let reset_secret = data.reset_secret(&RealEntropy)?;
+    let options = QuicOptions { listen: config.listen, tls, reset_secret, limits: QuicLimits::default() };
+    let authorizer = Arc::new(ByCertificate { cluster: identity.cluster.clone() });
+    QuicFront::start(options, hub, authorizer).map_err(|error| NodeError::Listen {
+        address: format!("{} (clients)", config.listen),
+        reason: error.to_string(),
+    })
+}
+
+async fn start_ops(config: &NodeConfig, hub: Arc<NodeHub>, metrics: Metrics) -> Result<OpsServer, NodeError> {
+    let (for_metrics, for_ready) = (hub.clone(), hub.clone());
+    let options = OpsOptions {
+        listen: config.ops_listen,
+        metrics: Arc::new(move || {
+            status::record(&for_metrics);
+            metrics.render()
+        }),
+        ready: Arc::new(move || status::ready(&for_ready)),
+        status: Arc::new(move || Box::pin(status::status(hub.clone()))),
+    };
+    OpsServer::start(options).await.map_err(|error| NodeError::Listen {
+        address: format!("{} (operations)", config.ops_listen),
+        reason: error.to_string(),
+    })
+}
