@@ -91,11 +91,11 @@ async fn reading_begins_at_any_place() {
     let producer = client.producer(ProducerOptions::default()).unwrap();
     nodes.store.script(vec![crate::fake::Fault::HangThenStore; 4]);
     for i in 0..4u64 {
-        let _ = producer.send(Record::new("d", &i.to_string())).await.unwrap();
+        drop(producer.send(Record::new("d", &i.to_string())).await.unwrap());
         nodes.store.wait_appends(|appends| appends > i).await;
     }
     for number in 4..50 {
-        let _ = producer.send(Record::new("d", &number.to_string())).await.unwrap();
+        drop(producer.send(Record::new("d", &number.to_string())).await.unwrap());
     }
     nodes.store.release();
     producer.flush().await;

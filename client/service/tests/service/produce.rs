@@ -81,7 +81,7 @@ async fn batches_form_by_themselves() {
     nodes.store.script(vec![Fault::HangThenStore; 4]);
     let producer = client.producer(ProducerOptions::default()).unwrap();
     for i in 0..4u64 {
-        let _ = producer.send(Record::new("d", "first")).await.unwrap();
+        drop(producer.send(Record::new("d", "first")).await.unwrap());
         nodes.store.wait_appends(|appends| appends > i).await;
     }
     let body = vec![b'x'; 100];
