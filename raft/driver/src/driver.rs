@@ -206,10 +206,12 @@ impl Driver {
         patience: Duration,
     ) -> Result<Reply, ForwardError> {
         let deadline = tokio::time::Instant::now() + patience;
-        let mut hint = self.group(group).and_then(|group| group.status().leader);
-        let mut reason = "nobody was asked".to_owned();
+        let mut hint = None;
+        let mut reason = "nobody is known to have a replica".to_owned();
         loop {
-            let asked: Vec<NodeId> = hint.take().into_iter().chain(candidates.iter().copied()).collect();
+            let known = self.group(group).and_then(|group| group.status().leader);
+            let first = hint.take().or(known);
+            let asked: Vec<NodeId> = first.into_iter().chain(candidates.iter().copied()).collect();
             for node in asked {
                 match self.propose_on(node, group, command.clone(), deadline).await {
                     Ok(reply) => return Ok(reply),
