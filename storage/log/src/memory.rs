@@ -270,12 +270,10 @@ impl Group {
     }
 
     fn append(&mut self, entries: &[LogEntry]) -> Result<(), LogError> {
-        let mut next = self.next();
-        for entry in entries {
+        for (next, entry) in (self.next()..).zip(entries) {
             if entry.id.index.0 != next {
                 return misuse(format!("append of entry {} where {next} is next", entry.id.index));
             }
-            next += 1;
         }
         for entry in entries {
             self.slots.insert(entry.id.index.0, Slot { id: Some(entry.id), entry: Some(entry.clone()) });

@@ -268,13 +268,11 @@ impl NodeLog for SegLog {
         let bytes = check_sizes(&entries)?;
         let cache_bytes = &self.core.cache_bytes;
         self.submit(group, bytes, Some(done), |state| {
-            let mut next = state.index.meta.next;
-            for entry in &entries {
+            for (next, entry) in (state.index.meta.next..).zip(&entries) {
                 if entry.id.index.0 != next {
                     let found = entry.id.index;
                     return Err(LogError::Misuse(format!("append of entry {found} where {next} is next")));
                 }
-                next += 1;
             }
             state.append(&entries, cache_bytes);
             Ok((!entries.is_empty()).then_some(Work::Entries(FrameKind::Entry, entries)))

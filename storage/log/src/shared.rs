@@ -53,9 +53,19 @@ impl fmt::Debug for Request {
 }
 
 impl Request {
-    pub(crate) fn complete(self, result: Result<(), LogError>) {
-        if let Some(done) = self.done {
+    pub(crate) fn complete(mut self, result: Result<(), LogError>) {
+        if let Some(done) = self.done.take() {
             done(result);
+        }
+    }
+}
+
+impl Drop for Request {
+    /// Nobody waits for ever: what goes without having been completed (a completion before it
+    /// panicked) has failed.
+    fn drop(&mut self) {
+        if let Some(done) = self.done.take() {
+            done(Err(LogError::Poisoned { reason: "the writer of the log has gone".to_owned() }));
         }
     }
 }

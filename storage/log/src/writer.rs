@@ -381,7 +381,28 @@ fn gather<'a>(scratch: &'a [u8], parts: &[Part<'a>]) -> Vec<IoSlice<'a>> {
 
 /// The loop of the writer's thread: ends when the queue is closed and empty.
 pub(crate) fn run(mut writer: Writer) {
+    let _failure = FailAll(writer.core.clone());
     while writer.round(true) > 0 {}
+}
+
+/// If the thread of the writer panics (a completion did), nobody may wait for it for ever.
+struct FailAll(Arc<Core>);
+
+impl Drop for FailAll {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let error = self.0.poison("thread of the writer", &"it panicked");
+        self.0.queue.close();
+        loop {
+            let left = self.0.queue.take(u64::MAX, false);
+            if left.is_empty() {
+                return;
+            }
+            left.into_iter().for_each(|request| request.complete(Err(error.clone())));
+        }
+    }
 }
 
 /// The loop of the mark's thread.

@@ -104,7 +104,7 @@ fn check_repair(disk: &MemDisk, log: Arc<SegLog>) {
     let (log, report) = open(disk);
     assert_eq!((report.damaged_entries, &report.amnesia_groups[..]), (0, &[][..]));
     assert!(!report.amnesia_unknown && check_honest(&log).iter().all(Vec::is_empty));
-    assert_eq!(log.state(GroupId(77)).amnesia, false);
+    assert!(!log.state(GroupId(77)).amnesia);
 }
 
 /// A flipped bit anywhere in a sealed segment that has a sidecar costs exactly one entry, found

@@ -281,3 +281,25 @@ fn threads_with_a_small_queue() {
     assert!(report.damaged_ranges.is_empty() && report.mark.is_some(), "{report:?}");
     assert_eq!(collect(&*log), picture);
 }
+
+/// A completion that panics takes the writer's thread with it; then everything that waits fails
+/// instead of waiting for ever.
+#[test]
+fn a_panicking_completion_fails_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { reserve_bytes: 0, ..LogOptions::new(dir.path()) };
+    let (log, _) = SegLog::open(Arc::new(RealDisk), Arc::new(RealClock::new()), options).unwrap();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let vote = VoteRecord(Bytes::from_static(b"v"));
+    log.save_vote(G, vote.clone(), Box::new(|_| panic!("on purpose"))).unwrap();
+    loop {
+        let sender = sender.clone();
+        let done = Box::new(move |result| sender.send(result).unwrap());
+        let asked = log.save_vote(G, vote.clone(), done);
+        let result = asked.and_then(|()| receiver.recv().unwrap());
+        if let Err(error) = result {
+            assert!(matches!(error, LogError::Poisoned { .. }), "{error}");
+            break;
+        }
+    }
+}
