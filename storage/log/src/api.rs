@@ -118,6 +118,9 @@ pub trait NodeLog: Send + Sync + Debug + 'static {
 
     /// Whether new user data may be proposed or accepted now: the reserve is untouched, the log
     /// isn't poisoned, and the queue is within its bound. Cheap: called per proposal.
+    ///
+    /// # Errors
+    /// `DiskFull` and `Busy`, both to be tried again later; `Poisoned`.
     fn admit(&self, bytes: u64) -> Result<(), LogError>;
 
     /// Stores a vote.
@@ -149,7 +152,8 @@ pub trait NodeLog: Send + Sync + Debug + 'static {
     /// For each term in the retained log, the first entry of it, in order.
     fn term_starts(&self, group: GroupId) -> Vec<LogId>;
 
-    /// The damaged entries of `group`, oldest first, at most `limit`.
+    /// The damaged entries of `group`, oldest first, at most `limit`. Where the term was lost with the
+    /// bytes ([`NodeLog::log_id`] is `None`), it is that of the closest entry before.
     fn damaged(&self, group: GroupId, limit: usize) -> Vec<LogId>;
 
     /// Gives back the bytes of a damaged entry. The id must be the one that was lost (when its term
@@ -159,7 +163,8 @@ pub trait NodeLog: Send + Sync + Debug + 'static {
     /// Begins to replace everything up to and including `prefix.snapshot_last` by the entries that
     /// follow through [`NodeLog::install_entries`]. The group's vote is kept, and so are entries
     /// behind the snapshot when the log holds `snapshot_last` itself with equal term; otherwise
-    /// everything goes. Idempotent: a crash in the middle is repaired by doing it again.
+    /// everything goes. Idempotent: a crash in the middle is repaired by doing it again. Until
+    /// they come, the entries below the snapshot read as unavailable.
     fn install_begin(&self, group: GroupId, prefix: InstallPrefix, done: Done) -> Result<(), LogError>;
 
     /// The next retained entries of the snapshot, in order from `prefix.first_retained` on.

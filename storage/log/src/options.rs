@@ -24,7 +24,8 @@ pub struct LogOptions {
     pub cache_bytes: u64,
     /// New data is refused when less than this is free; 256 MiB.
     pub reserve_bytes: u64,
-    /// When the durable mark is written.
+    /// When the durable mark is written; after every sync. Measured (`examples/mark_cost.rs`, 2 cores,
+    /// 16 groups, unoptimised build, against no mark): 10 % fewer 100 B entries/s, 1 % fewer of 16 KiB.
     pub mark: MarkPolicy,
     /// Who runs the rounds.
     pub writer: WriterMode,
