@@ -32,6 +32,8 @@ pub struct ClusterOptions {
 pub struct LocalCluster {
     root: tempfile::TempDir,
     nodes: Vec<NodeProcess>,
+    /// How many nodes were ever started.
+    started: usize,
 }
 
 impl LocalCluster {
@@ -41,21 +43,45 @@ impl LocalCluster {
     /// When a process doesn't start or ends; its last output is in the error.
     pub fn start(options: &ClusterOptions) -> io::Result<LocalCluster> {
         let root = tempfile::tempdir()?;
-        let mut cluster = LocalCluster { root, nodes: Vec::new() };
+        let mut cluster = LocalCluster { root, nodes: Vec::new(), started: 1 };
         let partitions = options.partitions.to_string();
         let mut first = cluster.new_node(1)?;
         first.start(&["--partitions", &partitions])?;
         first.wait_ready()?;
         cluster.nodes.push(first);
-        for number in 2..=options.nodes {
-            let token = cluster.join_token()?;
-            let mut node = cluster.new_node(number)?;
-            node.start(&["--join", &token])?;
-            node.wait_ready()?;
-            cluster.nodes.push(node);
+        for _ in 2..=options.nodes {
+            cluster.add_node()?;
         }
         cluster.wait_replicated(options.nodes.min(3))?;
         Ok(cluster)
+    }
+
+    /// Starts another node, which joins. Gives its place.
+    ///
+    /// # Errors
+    /// When it doesn't start.
+    pub fn add_node(&mut self) -> io::Result<usize> {
+        let token = self.join_token()?;
+        self.started += 1;
+        let mut node = self.new_node(self.started)?;
+        node.start(&["--join", &token])?;
+        node.wait_ready()?;
+        self.nodes.push(node);
+        Ok(self.nodes.len() - 1)
+    }
+
+    /// The place of the node with this id, by what it has written into its folder.
+    pub fn place_of(&self, id: u64) -> Option<usize> {
+        self.nodes.iter().position(|node| {
+            let text = std::fs::read_to_string(node.folder().join("node.json")).unwrap_or_default();
+            let identity: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+            identity["node"] == id
+        })
+    }
+
+    /// Takes a node out of the account: it was killed and never comes back.
+    pub fn forget(&mut self, place: usize) {
+        drop(self.nodes.remove(place));
     }
 
     fn new_node(&self, number: usize) -> io::Result<NodeProcess> {

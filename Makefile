@@ -1,0 +1,54 @@
+# Two commands do everything: `make run` shows Fleetline working, `make test` runs every test. Both install the
+# system packages they need and say so. A first build takes about 20 minutes on two cores, most of it RocksDB;
+# later ones take it from ccache.
+
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+CARGO = . .ci/env.sh && cargo
+WHAT ?= core
+SECONDS ?= 5
+PEERS ?= 1
+SEED ?= 1
+
+.PHONY: help run test setup fmt lint unit loom sim bench deny
+
+help: ## Shows this list.
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 18
+
+setup:
+	@.ci/setup.sh
+
+run: setup ## Starts one node with devices that send and a group that reads, and draws what happens.
+	@$(CARGO) build -p fleetline
+	@target/debug/fleetline demo
+
+test: setup ## Runs every test: format, lints, units, contracts, crash points, simulation, real processes.
+	@echo "== format";      $(CARGO) fmt --all --check
+	@echo "== lints";       $(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
+	@echo "== licences and advisories"; $(MAKE) --no-print-directory deny
+	@echo "== the binary under test"; $(CARGO) build --quiet -p fleetline
+	@echo "== tests";       $(CARGO) test --workspace --features fleetline-state/rocks
+	@echo "== loom models"; $(MAKE) --no-print-directory loom
+	@echo "all tests passed"
+
+deny: ## Checks licences and advisories of all dependencies (needs cargo-deny; FLEETLINE_DENY=1 installs it).
+	@if [ "$${FLEETLINE_DENY:-0}" = 1 ] && ! command -v cargo-deny >/dev/null; then cargo install --locked cargo-deny; fi; \
+	if command -v cargo-deny >/dev/null; then cargo deny --log-level error check licenses bans sources; \
+	else echo "cargo-deny is not installed: skipped (FLEETLINE_DENY=1 make deny installs it, some minutes)"; fi
+
+loom: setup ## Explores the interleavings of what is synchronised by hand.
+	@. .ci/env.sh && RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom LOOM_MAX_PREEMPTIONS=3 \
+	  cargo test --quiet -p fleetline-log --lib loom
+
+sim: setup ## Simulates a cluster from a seed: make sim SEED=7
+	@$(CARGO) run --quiet -p fleetline-sim -- --seed $(SEED)
+
+bench: setup ## Measures: make bench WHAT=core SECONDS=5 PEERS=1; JSON lines on standard output.
+	@. .ci/env.sh && cargo build --quiet --release -p fleetline -p fleetline-load >&2
+	@target/release/fleetline-bench $(WHAT) --seconds $(SECONDS) --peers $(PEERS)
+
+fmt: ## Formats the source.
+	@$(CARGO) fmt --all
+
+lint: ## Lints the source.
+	@$(CARGO) clippy --workspace --all-targets -- -D warnings
