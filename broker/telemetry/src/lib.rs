@@ -46,7 +46,7 @@ pub enum LogFormat {
 /// When the level can't be understood or log lines are set up already.
 pub fn init_logs(level: &str, format: LogFormat) -> Result<(), String> {
     // The libraries' own chatter is of no use to operators at their info level.
-    let directives = format!("{level},openraft=warn,quinn=warn,rustls=warn");
+    let directives = format!("openraft=warn,quinn=warn,rustls=warn,{level}");
     let filter = EnvFilter::try_new(&directives).map_err(|error| format!("log_level = {level}: {error}"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let installed = match format {

@@ -10,7 +10,15 @@ fn two_processes_on_one_folder() {
     let mut cluster = LocalCluster::start(&ClusterOptions { nodes: 1, partitions: 1 }).unwrap();
     let folder = cluster.node(0).folder().to_owned();
     let second = Command::new(fleetline_binary().unwrap())
-        .args(["serve", "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"])
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--peer-listen",
+            "127.0.0.1:0",
+            "--ops-listen",
+            "127.0.0.1:0",
+        ])
         .arg("--data")
         .arg(&folder)
         .output()

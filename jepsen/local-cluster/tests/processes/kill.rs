@@ -78,7 +78,7 @@ async fn killed_leaders_lose_nothing() {
     let producers: Vec<_> = (0..4)
         .map(|n| {
             let (device, account) = (format!("device-{n}"), account.clone());
-            tokio::spawn(produce(client.clone(), device, 200, account, producing.clone()))
+            tokio::spawn(produce(client.clone(), device, 20, account, producing.clone()))
         })
         .collect();
     let members: Vec<_> =

@@ -15,8 +15,7 @@ async fn membership_changes_under_load() {
     let client = connect(&cluster.context()).await;
     let account = SharedAccount::default();
     let (stop, stopped) = watch::channel(false);
-    let producing =
-        tokio::spawn(produce(client.clone(), "device".to_owned(), 100, account.clone(), stopped));
+    let producing = tokio::spawn(produce(client.clone(), "device".to_owned(), 100, account.clone(), stopped));
 
     cluster.fleetline(&["cluster", "transfer-leader", "0", "3"]).unwrap();
     wait(&mut cluster, |status| status["partitions"][0]["leader"] == 3);
