@@ -37,8 +37,8 @@ deny: ## Checks licences and advisories of all dependencies (needs cargo-deny; F
 	else echo "cargo-deny is not installed: skipped (FLEETLINE_DENY=1 make deny installs it, some minutes)"; fi
 
 loom: setup ## Explores the interleavings of what is synchronised by hand.
-	@. .ci/env.sh && RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom LOOM_MAX_PREEMPTIONS=3 \
-	  cargo test --quiet -p fleetline-log --lib loom
+	@. .ci/env.sh && RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom \
+	  cargo test --quiet -p fleetline-log --lib queue
 
 sim: setup ## Simulates a cluster from a seed: make sim SEED=7
 	@$(CARGO) run --quiet -p fleetline-sim -- --seed $(SEED)

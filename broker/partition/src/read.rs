@@ -45,9 +45,8 @@ impl Partition {
                 tokio::time::sleep(REPAIR_PAUSE).await;
                 continue;
             }
-            match tokio::time::timeout_at(deadline, changed.changed()).await {
-                Ok(Err(_)) => return Err(HubError::Unavailable(format!("partition {}", self.id().0))),
-                Ok(Ok(())) | Err(_) => {}
+            if let Ok(Err(_)) = tokio::time::timeout_at(deadline, changed.changed()).await {
+                return Err(HubError::Unavailable(format!("partition {}", self.id().0)));
             }
         }
     }

@@ -1,0 +1,130 @@
+//! etcd, from Debian's package `etcd-server`; it syncs before it answers, always.
+//!
+//! Spoken to through its gRPC API. Only `Put` is needed, so its two messages are written here instead
+//! of compiling etcd's protocol files, which would need a system `protoc`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::Outcome;
+use crate::load::{Load, Measured, Shape, Target, run};
+use crate::process::{Servers, free_port};
+
+/// Puts in flight at saturation: 10 connections with 100 each.
+const CONNECTIONS: usize = 10;
+const IN_FLIGHT: usize = 1000;
+
+fn binary() -> Outcome<PathBuf> {
+    let path = Path::new("/usr/bin/etcd");
+    if !path.is_file() {
+        eprintln!("installing etcd-server …");
+        // The package must not start its service: the policy file forbids it for the time of the install.
+        let script = "set -e; policy=/usr/sbin/policy-rc.d; made=0; \
+            if [ ! -e $policy ]; then printf '#!/bin/sh\\nexit 101\\n' > $policy; chmod +x $policy; made=1; fi; \
+            DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends etcd-server >/dev/null || code=$?; \
+            if [ $made = 1 ]; then rm -f $policy; fi; exit ${code:-0}";
+        let output = Command::new("bash").args(["-c", script]).output()?;
+        if !output.status.success() {
+            return Err(format!("etcd-server: {}", String::from_utf8_lossy(&output.stderr).trim()).into());
+        }
+    }
+    Ok(path.to_owned())
+}
+
+/// `etcdserverpb.PutRequest`, the fields that are used.
+#[derive(Clone, PartialEq, prost::Message)]
+struct PutRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+}
+
+/// `etcdserverpb.PutResponse`; nothing of it is used.
+#[derive(Clone, PartialEq, prost::Message)]
+struct PutResponse {}
+
+async fn put(channel: &Channel, key: String, value: &[u8]) -> Outcome<()> {
+    let mut grpc = tonic::client::Grpc::new(channel.clone());
+    grpc.ready().await?;
+    let codec = tonic_prost::ProstCodec::<PutRequest, PutResponse>::default();
+    let path = PathAndQuery::from_static("/etcdserverpb.KV/Put");
+    let request = PutRequest { key: key.into_bytes(), value: value.to_vec() };
+    grpc.unary(tonic::Request::new(request), path, codec).await?;
+    Ok(())
+}
+
+#[derive(Clone)]
+struct Puts {
+    channels: Arc<Vec<Channel>>,
+    body: Arc<Vec<u8>>,
+}
+
+impl Target for Puts {
+    async fn send(&self, number: u64) -> Outcome<()> {
+        let channel = &self.channels[number as usize % self.channels.len()];
+        put(channel, format!("bench/{number}"), &self.body).await
+    }
+}
+
+/// Puts to a cluster of `nodes`.
+pub async fn append(nodes: usize, load: &Load) -> Outcome<Measured> {
+    let binary = binary()?;
+    let mut servers = Servers::new()?;
+    let ports = (0..nodes).map(|_| Ok((free_port()?, free_port()?))).collect::<Outcome<Vec<_>>>()?;
+    let url = |port: &u16| format!("http://127.0.0.1:{port}");
+    let members: Vec<String> =
+        ports.iter().enumerate().map(|(n, (_, peer))| format!("n{n}={}", url(peer))).collect();
+    for (number, (client, peer)) in ports.iter().enumerate() {
+        let data = servers.root().join(format!("n{number}")).display().to_string();
+        let arguments = [
+            "--name".to_owned(),
+            format!("n{number}"),
+            "--data-dir".to_owned(),
+            data,
+            "--listen-client-urls".to_owned(),
+            url(client),
+            "--advertise-client-urls".to_owned(),
+            url(client),
+            "--listen-peer-urls".to_owned(),
+            url(peer),
+            "--initial-advertise-peer-urls".to_owned(),
+            url(peer),
+            "--initial-cluster".to_owned(),
+            members.join(","),
+            "--quota-backend-bytes".to_owned(),
+            "8589934592".to_owned(),
+        ];
+        servers.start(&binary, arguments)?;
+    }
+    let urls: Vec<String> = ports.iter().map(|(client, _)| url(client)).collect();
+    let mut channels = Vec::new();
+    for n in 0..CONNECTIONS {
+        channels.push(connect(&urls[n % urls.len()]).await?);
+    }
+    let target = Puts { channels: Arc::new(channels), body: Arc::new(vec![b'x'; load.bytes]) };
+    let shape = Shape { records_per_unit: 1, in_flight: IN_FLIGHT };
+    run(load, shape, target, &servers).await
+}
+
+async fn connect(url: &str) -> Outcome<Channel> {
+    let mut last = None;
+    for _ in 0..300 {
+        let ready = async {
+            let channel = Endpoint::from_shared(url.to_owned())?.connect().await?;
+            put(&channel, "ready".to_owned(), b"yes").await?;
+            Outcome::Ok(channel)
+        };
+        match ready.await {
+            Ok(channel) => return Ok(channel),
+            Err(error) => last = Some(error.to_string()),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Err(format!("etcd doesn't answer: {}", last.unwrap_or_default()).into())
+}

@@ -1,0 +1,199 @@
+//! Fleetline: real processes, the client crate, batches as a gateway or an eager producer makes them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fleetline_client::model::ReadFrom;
+use fleetline_client::{Client, ClientOptions, ConsumerOptions, PartitionId, Producer, Record};
+
+use crate::Outcome;
+use crate::load::{Load, Measured, Shape, Target, run};
+use crate::process::{Servers, beside, free_port};
+
+/// Partitions of the hub that is appended to.
+const PARTITIONS: u32 = 6;
+/// Bytes of records that one unit of a saturating load holds: what fills a batch of the client.
+const UNIT_BYTES: usize = 60_000;
+
+struct Cluster {
+    servers: Servers,
+    client: Client,
+}
+
+async fn start(nodes: usize, partitions: u32) -> Outcome<Cluster> {
+    let binary = beside("fleetline")?;
+    let mut servers = Servers::new()?;
+    let mut token = None;
+    let mut client = None;
+    for number in 1..=nodes {
+        let data: PathBuf = servers.root().join(format!("n{number}"));
+        let address =
+            || Ok::<_, Box<dyn std::error::Error + Send + Sync>>(format!("127.0.0.1:{}", free_port()?));
+        let mut arguments = vec!["serve".to_owned(), "--data".to_owned(), data.display().to_string()];
+        arguments.extend(["--listen".to_owned(), address()?, "--peer-listen".to_owned(), address()?]);
+        arguments.extend([
+            "--ops-listen".to_owned(),
+            address()?,
+            "--partitions".to_owned(),
+            partitions.to_string(),
+        ]);
+        if let Some(token) = &token {
+            arguments.extend(["--join".to_owned(), String::clone(token)]);
+        }
+        servers.start(&binary, arguments)?;
+        if number == 1 {
+            let connected = connect(&data.join("client")).await?;
+            token = Some(connected.admin().create_join_token(Duration::from_secs(3600)).await?);
+            client = Some(connected);
+        }
+    }
+    let client = client.ok_or("no nodes")?;
+    let replicas = if nodes >= 3 { 3 } else { 1 };
+    wait_replicated(&client, nodes, partitions, replicas).await?;
+    Ok(Cluster { servers, client })
+}
+
+async fn connect(context: &std::path::Path) -> Outcome<Client> {
+    let mut last = None;
+    for _ in 0..600 {
+        if let Ok(options) = ClientOptions::from_context(context) {
+            match Client::connect(options).await {
+                Ok(client) => return Ok(client),
+                Err(error) => last = Some(error),
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Err(format!("node doesn't answer: {last:?}").into())
+}
+
+/// Waits until every partition has its replicas and leaders are spread.
+async fn wait_replicated(client: &Client, nodes: usize, partitions: u32, replicas: usize) -> Outcome<()> {
+    let begun = Instant::now();
+    loop {
+        let infos = client.admin().partitions().await?;
+        let led: Vec<_> = infos
+            .iter()
+            .flat_map(|node| {
+                node.partitions.iter().flatten().filter(|info| info.leader == Some(node.node.node))
+            })
+            .collect();
+        let whole = led.len() == partitions as usize
+            && led.iter().all(|info| info.voters.len() == replicas && info.learners.is_empty());
+        let spread = infos.iter().filter(|node| {
+            node.partitions.as_ref().is_ok_and(|p| p.iter().any(|info| info.leader == Some(node.node.node)))
+        });
+        if whole && spread.count() == nodes.min(partitions as usize) {
+            return Ok(());
+        }
+        if begun.elapsed() > Duration::from_secs(300) {
+            return Err("partitions did not get their replicas in five minutes".into());
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Sends units of records of one device each; several producers take turns.
+#[derive(Clone)]
+struct Appends {
+    producers: Arc<Vec<Producer>>,
+    devices: Arc<Vec<String>>,
+    body: Arc<Vec<u8>>,
+    records: u64,
+}
+
+impl Target for Appends {
+    async fn send(&self, number: u64) -> Outcome<()> {
+        let producer = &self.producers[(number % self.producers.len() as u64) as usize];
+        let device = &self.devices[(number % self.devices.len() as u64) as usize];
+        let records = (0..self.records).map(|_| Record::new(device, self.body.as_slice()));
+        for receipt in producer.send_many(records).await? {
+            receipt.await?;
+        }
+        Ok(())
+    }
+}
+
+/// One device per partition and producer, so that load is even.
+fn devices(producer: &Producer) -> Vec<String> {
+    let mut chosen: Vec<Option<String>> = vec![None; PARTITIONS as usize];
+    for n in 0.. {
+        let device = format!("device-{n}");
+        let place = producer.partition_of(&device).0 as usize;
+        chosen[place].get_or_insert(device);
+        if chosen.iter().all(Option::is_some) {
+            break;
+        }
+    }
+    chosen.into_iter().flatten().collect()
+}
+
+fn appends(client: &Client, bytes: usize, records: u64) -> Outcome<Appends> {
+    let producers = (0..4).map(|_| client.producer(Default::default())).collect::<Result<Vec<_>, _>>()?;
+    let devices = devices(&producers[0]);
+    Ok(Appends {
+        producers: Arc::new(producers),
+        devices: Arc::new(devices),
+        body: Arc::new(vec![b'x'; bytes]),
+        records,
+    })
+}
+
+/// Appends to a cluster of `nodes`.
+pub async fn append(nodes: usize, load: &Load) -> Outcome<Measured> {
+    let cluster = start(nodes, PARTITIONS).await?;
+    let records = if load.one_in_flight { 1 } else { (UNIT_BYTES / (load.bytes + 8)) as u64 };
+    let shape = Shape { records_per_unit: records, in_flight: 48 };
+    run(load, shape, appends(&cluster.client, load.bytes, records)?, &cluster.servers).await
+}
+
+/// Reads everything that an append phase has left, by one consumer a partition.
+pub async fn read(duration: Duration) -> Outcome<Measured> {
+    let cluster = start(3, PARTITIONS).await?;
+    let records = (UNIT_BYTES / 108) as u64;
+    let load = Load { bytes: 100, duration, one_in_flight: false };
+    let shape = Shape { records_per_unit: records, in_flight: 48 };
+    run(&load, shape, appends(&cluster.client, 100, records)?, &cluster.servers).await?;
+    let (cpu_before, begun) = (cluster.servers.cpu_seconds(), Instant::now());
+    let mut reading = tokio::task::JoinSet::new();
+    for partition in (0..PARTITIONS).map(PartitionId) {
+        let client = cluster.client.clone();
+        reading.spawn(async move {
+            let end = client.admin().partition(partition).await?.high_watermark;
+            let mut consumer = client.consumer(partition, ReadFrom::Earliest, ConsumerOptions::default());
+            let mut count = 0u64;
+            while count < end.0 {
+                let batch = consumer.next_batch().await?;
+                for record in batch.records() {
+                    record?;
+                    count += 1;
+                }
+            }
+            Ok::<u64, Box<dyn std::error::Error + Send + Sync>>(count)
+        });
+    }
+    let mut count = 0;
+    while let Some(read) = reading.join_next().await {
+        count += read??;
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    let cpu = cluster.servers.cpu_seconds() - cpu_before;
+    Ok(Measured {
+        per_s: count as f64 / seconds,
+        cpu_s_per_million: cpu / (count as f64 / 1e6),
+        rss_mib: cluster.servers.rss_mib(),
+        ..Measured::default()
+    })
+}
+
+/// Server CPU seconds per second over all nodes while 256 groups idle, and their memory.
+pub async fn idle(duration: Duration) -> Outcome<(f64, u64)> {
+    // 255 partitions and the control group.
+    let cluster = start(3, 255).await?;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let (cpu_before, begun) = (cluster.servers.cpu_seconds(), Instant::now());
+    tokio::time::sleep(duration).await;
+    let cpu = cluster.servers.cpu_seconds() - cpu_before;
+    Ok((cpu / begun.elapsed().as_secs_f64(), cluster.servers.rss_mib()))
+}

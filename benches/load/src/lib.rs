@@ -1,1 +1,0 @@
-//! Open-loop load generator and the peers it is measured beside.
