@@ -67,10 +67,12 @@ mod tests {
 
     use super::*;
 
+    type Case = (&'static [u8], Result<(u64, usize), VarintFault>);
+
     /// Edges of every length, and the forms that are refused.
     #[test]
     fn table() {
-        let cases: [(&[u8], Result<(u64, usize), VarintFault>); 12] = [
+        let cases: [Case; 12] = [
             (&[0], Ok((0, 1))),
             (&[0x7f], Ok((127, 1))),
             (&[0x80, 1], Ok((128, 2))),
