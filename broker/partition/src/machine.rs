@@ -39,9 +39,11 @@ impl Machine for PartitionMachine {
     }
 
     fn apply(&mut self, id: LogId, command: &Command, out: &mut StateBatch) -> Result<Reply, MachineError> {
-        let decoded = StreamCommand::decode(&command.head)
+        let state = self.state();
+        let reply = StreamCommand::decode(&command.head)
+            .and_then(|decoded| state.apply(id, &decoded, &command.body, out))
             .map_err(|error| MachineError::UnknownEntry { id, reason: error.to_string() })?;
-        Ok(Reply(self.state().apply(id, &decoded, &command.body, out).encode()))
+        Ok(Reply(reply.encode()))
     }
 
     fn end_of_round(&mut self, out: &mut StateBatch) -> Result<(), MachineError> {

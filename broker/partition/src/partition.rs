@@ -92,8 +92,9 @@ impl Partition {
         }
     }
 
-    /// Proposes a command that has no batch.
+    /// Proposes a command that has no batch, once it is known to be one that the log can hold.
     pub(crate) async fn command(&self, command: &StreamCommand) -> Result<StreamReply, HubError> {
+        command.check().map_err(stream_error)?;
         self.propose(Command { head: command.encode(), body: Bytes::new() }).await
     }
 

@@ -1,14 +1,14 @@
 //! Commands, one by one: state and command in, state, rows and reply out.
 
 use bytes::Bytes;
-use fleetline_batch::BatchHeader;
+use fleetline_batch::{BatchError, BatchHeader};
+use fleetline_codec::DecodeError;
 use fleetline_state::{KeyKind, StateBatch};
 use fleetline_types::{LogId, LogIndex, MemberId, Offset, TimestampMs};
 
 use crate::command::StreamCommand;
 use crate::consumer_group::{ConsumerGroup, Member};
 use crate::error::StreamError;
-use crate::limits::NAME_BYTES_MAX;
 use crate::producer::{StoredOnce, Verdict};
 use crate::reply::{Claimed, StreamReply};
 use crate::state::{CheckpointRow, StreamState, encode_checkpoint};
@@ -17,15 +17,27 @@ use crate::stream_index::BatchPlace;
 impl StreamState {
     /// Applies one command. `body` is the batch of an append. Rows that aren't written once per
     /// round go to `out`. A command that can't be done is answered by a refusal and changes nothing.
+    ///
+    /// # Errors
+    /// When the batch is of a later version than this release knows. The replica must stop: a newer
+    /// one beside it stores the batch, so a refusal here would give all later records other offsets.
     pub fn apply(
         &mut self,
         id: LogId,
         command: &StreamCommand,
         body: &Bytes,
         out: &mut StateBatch,
-    ) -> StreamReply {
+    ) -> Result<StreamReply, DecodeError> {
+        if let Err(error) = command.check() {
+            return Ok(StreamReply::Refused(error));
+        }
         let reply = match command {
-            StreamCommand::Append { time } => self.append(id.index, *time, body),
+            StreamCommand::Append { time } => match BatchHeader::parse(body) {
+                Ok(header) => self.append(id.index, *time, &header, body.len() as u32),
+                Err(BatchError::Decode(error)) if error.is_newer_format() => return Err(error),
+                // The leader has checked the batch: this was never proposed by one.
+                Err(error) => Err(StreamError::Invalid(error.to_string())),
+            },
             StreamCommand::GroupJoin { group, member, client_name, session_timeout_ms } => {
                 let info =
                     Member { client_name: client_name.clone(), session_timeout_ms: *session_timeout_ms };
@@ -51,26 +63,24 @@ impl StreamState {
                 self.trim(*expected_start, *first_kept, *first_kept_entry, *freed_bytes)
             }
         };
-        reply.unwrap_or_else(StreamReply::Refused)
+        Ok(reply.unwrap_or_else(StreamReply::Refused))
     }
 
     fn append(
         &mut self,
         entry: LogIndex,
         time: TimestampMs,
-        body: &Bytes,
+        header: &BatchHeader,
+        bytes: u32,
     ) -> Result<StreamReply, StreamError> {
-        // The leader has checked the crc; a header that doesn't parse was never proposed by one.
-        let header = BatchHeader::parse(body).map_err(|error| StreamError::Invalid(error.to_string()))?;
         if let Verdict::Again(stored) = self.producers.judge(header.producer, header.count)? {
             let (base_offset, enqueued) = (stored.base_offset, stored.time);
             return Ok(StreamReply::Appended { base_offset, enqueued, duplicate: true });
         }
         let enqueued = time.max(self.head.last_enqueued);
         let base_offset = self.head.next;
-        let place =
-            BatchPlace { base_offset, count: header.count, entry, bytes: body.len() as u32, time: enqueued };
-        self.note_batch(place);
+        let count = header.count;
+        self.note_batch(BatchPlace { base_offset, count, entry, bytes, time: enqueued });
         let stored = StoredOnce {
             first_sequence: header.producer.first_sequence,
             count: header.count,
@@ -85,15 +95,6 @@ impl StreamState {
         Ok(StreamReply::Appended { base_offset, enqueued, duplicate: false })
     }
 
-    fn check_name(group: &str) -> Result<(), StreamError> {
-        match group.is_empty() || group.len() > NAME_BYTES_MAX {
-            true => {
-                Err(StreamError::Invalid(format!("a consumer group's name has 1 to {NAME_BYTES_MAX} bytes")))
-            }
-            false => Ok(()),
-        }
-    }
-
     fn group_join(
         &mut self,
         at: LogIndex,
@@ -102,10 +103,9 @@ impl StreamState {
         info: Member,
         out: &mut StateBatch,
     ) -> Result<StreamReply, StreamError> {
-        Self::check_name(group)?;
         if !self.groups.contains_key(group) {
             self.make_room_for_group(out)?;
-            self.groups.insert(group.to_owned(), ConsumerGroup::default());
+            self.groups.insert(group.to_owned(), ConsumerGroup::new(at));
         }
         let (partitions, limits) = (self.partitions, self.limits);
         self.with_group(group, out, |state| {
@@ -157,7 +157,6 @@ impl StreamState {
         epoch: u64,
         out: &mut StateBatch,
     ) -> Result<StreamReply, StreamError> {
-        Self::check_name(group)?;
         let known = self.checkpoints.get(group).copied();
         if known.is_none() && self.checkpoints.len() >= self.limits.groups_max {
             let text = format!("a partition keeps at most {} checkpoints", self.limits.groups_max);

@@ -4,17 +4,21 @@
 //! version u8 = 1 | kind u8 | fields, in the order below (integers as varints, text length-prefixed)
 //! ```
 //!
-//! Kinds are never reused. A version or kind that this release doesn't know stops the replica.
+//! Kinds are never reused. A version or kind that this release doesn't know stops the replica. Names and
+//! lists that are too long don't: whoever lets such a command into the log would stop all replicas by
+//! it, for good. [`StreamCommand::check`] refuses them, before a proposal and again when applied.
 
 use bytes::Bytes;
 use fleetline_codec::{DecodeError, Reader, Writer};
 use fleetline_types::{LogIndex, MemberId, Offset, PartitionId, TimestampMs};
 
-use crate::limits::NAME_BYTES_MAX;
+use crate::error::StreamError;
+use crate::limits::{IDS_MAX, NAME_BYTES_MAX};
 
 const VERSION: u8 = 1;
-/// Ids in one command at the most.
-const IDS_MAX: usize = 4096;
+/// Bytes of a command's stored form, which is the head of a log entry: what decodes may be as long,
+/// what is proposed stays below by [`StreamCommand::check`].
+const HEAD_BYTES_MAX: usize = u16::MAX as usize;
 
 /// A command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +87,33 @@ pub enum StreamCommand {
 }
 
 impl StreamCommand {
-    /// The stored form.
+    /// Checks what outsiders brought into the command: names and the length of lists. To be called
+    /// before a proposal (so that no log entry is spent on it, and none is too long for the log).
+    ///
+    /// # Errors
+    /// [`StreamError::Invalid`].
+    pub fn check(&self) -> Result<(), StreamError> {
+        match self {
+            StreamCommand::Append { .. } | StreamCommand::Trim { .. } => Ok(()),
+            StreamCommand::Claim { group, .. } | StreamCommand::Checkpoint { group, .. } => {
+                check_group(group)
+            }
+            StreamCommand::GroupJoin { group, client_name, .. } => {
+                check_group(group)?;
+                check_most("bytes of the client's name", client_name.len(), NAME_BYTES_MAX)
+            }
+            StreamCommand::GroupRelease { group, released, .. } => {
+                check_group(group)?;
+                check_most("released partitions", released.len(), IDS_MAX)
+            }
+            StreamCommand::GroupRemove { group, members } => {
+                check_group(group)?;
+                check_most("removed members", members.len(), IDS_MAX)
+            }
+        }
+    }
+
+    /// The stored form. At most 65,535 bytes for a command that passes [`StreamCommand::check`].
     pub fn encode(&self) -> Bytes {
         let mut out = Vec::with_capacity(48);
         let mut w = Writer::new(&mut out);
@@ -137,18 +167,16 @@ impl StreamCommand {
             1 => StreamCommand::Append { time: TimestampMs(r.varint("time")?) },
             2 => {
                 let group = name(&mut r)?;
-                let has_member = r.flag("member present")?;
-                let member = MemberId(r.varint("member")?);
                 StreamCommand::GroupJoin {
                     group,
-                    member: has_member.then_some(member),
+                    member: optional(&mut r, "member")?.map(MemberId),
                     client_name: name(&mut r)?,
                     session_timeout_ms: r.varint("session time-out")?,
                 }
             }
             3 => {
                 let (group, member) = (name(&mut r)?, MemberId(r.varint("member")?));
-                let count = r.count("partitions", IDS_MAX, 1)?;
+                let count = r.count("partitions", HEAD_BYTES_MAX, 1)?;
                 let released = (0..count)
                     .map(|_| Ok(PartitionId(r.varint_u32("partition")?)))
                     .collect::<Result<_, _>>()?;
@@ -156,7 +184,7 @@ impl StreamCommand {
             }
             4 => {
                 let group = name(&mut r)?;
-                let count = r.count("members", IDS_MAX, 1)?;
+                let count = r.count("members", HEAD_BYTES_MAX, 1)?;
                 let members =
                     (0..count).map(|_| Ok(MemberId(r.varint("member")?))).collect::<Result<_, _>>()?;
                 StreamCommand::GroupRemove { group, members }
@@ -184,12 +212,36 @@ impl StreamCommand {
     }
 }
 
-pub(crate) fn name(r: &mut Reader<'_>) -> Result<String, DecodeError> {
-    Ok(r.text("name", NAME_BYTES_MAX)?.to_owned())
+fn name(r: &mut Reader<'_>) -> Result<String, DecodeError> {
+    Ok(r.text("name", HEAD_BYTES_MAX)?.to_owned())
+}
+
+/// A flag and a number, which is zero when the flag says that there is none.
+pub(crate) fn optional(r: &mut Reader<'_>, what: &'static str) -> Result<Option<u64>, DecodeError> {
+    match (r.flag(what)?, r.varint(what)?) {
+        (true, value) => Ok(Some(value)),
+        (false, 0) => Ok(None),
+        (false, _) => Err(DecodeError::Invalid { what, reason: "absent, but not zero" }),
+    }
+}
+
+fn check_group(group: &str) -> Result<(), StreamError> {
+    match group.is_empty() {
+        true => Err(StreamError::Invalid("a consumer group's name is empty".to_owned())),
+        false => check_most("bytes of the consumer group's name", group.len(), NAME_BYTES_MAX),
+    }
+}
+
+fn check_most(what: &str, found: usize, limit: usize) -> Result<(), StreamError> {
+    match found > limit {
+        true => Err(StreamError::Invalid(format!("{found} {what}, at most {limit} are allowed"))),
+        false => Ok(()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use fleetline_codec::kit;
     use proptest::prelude::*;
 
     use super::*;
@@ -225,13 +277,37 @@ mod tests {
     #[test]
     fn round_trip() {
         for command in samples() {
+            kit::assert_round_trip(&command, |command| command.encode().to_vec(), StreamCommand::decode);
             let bytes = command.encode();
-            assert_eq!(StreamCommand::decode(&bytes).unwrap(), command);
             for (at, value) in [(0, 2), (1, 99)] {
                 let mut other = bytes.to_vec();
                 other[at] = value;
                 assert!(StreamCommand::decode(&other).is_err());
             }
+        }
+    }
+
+    /// The longest commands that pass the check fit the head of a log entry.
+    #[test]
+    fn checked_commands_fit_the_log() {
+        let name = || "n".repeat(NAME_BYTES_MAX);
+        let longest = [
+            StreamCommand::GroupJoin {
+                group: name(),
+                member: Some(MemberId(u64::MAX)),
+                client_name: name(),
+                session_timeout_ms: u64::MAX,
+            },
+            StreamCommand::GroupRelease {
+                group: name(),
+                member: MemberId(u64::MAX),
+                released: vec![PartitionId(u32::MAX); IDS_MAX],
+            },
+            StreamCommand::GroupRemove { group: name(), members: vec![MemberId(u64::MAX); IDS_MAX] },
+        ];
+        for command in longest {
+            assert_eq!(command.check(), Ok(()));
+            assert!(command.encode().len() <= HEAD_BYTES_MAX);
         }
     }
 
@@ -247,10 +323,20 @@ mod tests {
     }
 
     proptest! {
-        /// Any bytes are read or refused.
+        /// Any bytes, alone or behind the beginning of a real command, are read or refused; what is
+        /// read has one form.
         #[test]
-        fn hostile(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            drop(StreamCommand::decode(&bytes));
+        fn one_form(
+            noise in prop::collection::vec(any::<u8>(), 0..60),
+            sample in 0usize..7,
+            keep in 0usize..30,
+        ) {
+            let encode = |command: &StreamCommand| command.encode().to_vec();
+            kit::assert_one_form(&noise, StreamCommand::decode, encode);
+            let mut bytes = samples()[sample].encode().to_vec();
+            bytes.truncate(keep);
+            bytes.extend(noise);
+            kit::assert_one_form(&bytes, StreamCommand::decode, encode);
         }
     }
 }

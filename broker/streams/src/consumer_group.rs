@@ -12,7 +12,9 @@
 //! 1. A partition has at most one owner; it goes to another only when the owner has released it, left
 //!    or expired.
 //! 2. Each grant carries the generation in which it was made as its epoch, and generations only grow:
-//!    a later grant of a partition has a higher epoch than every earlier one.
+//!    a later grant of a partition has a higher epoch than every earlier one. A new group's first
+//!    generation is the log index that made it, and an entry adds at most one: so this also holds for
+//!    a group that was forgotten and made again, whose epochs the partitions remember.
 //! 3. Members are ordered by when they joined, so every replica computes the same assignment.
 //! 4. Targets are balanced within one, and move as few partitions as that allows.
 //!
@@ -24,9 +26,8 @@ use bytes::Bytes;
 use fleetline_codec::{DecodeError, Reader, Writer};
 use fleetline_types::{LogIndex, MemberId, PartitionId};
 
-use crate::command::name;
 use crate::error::StreamError;
-use crate::limits::StreamLimits;
+use crate::limits::{NAME_BYTES_MAX, StreamLimits};
 
 /// A member of a consumer group. Its id is the log index of its first join.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +70,11 @@ pub struct ConsumerGroup {
 }
 
 impl ConsumerGroup {
+    /// A group without members, made by the entry at `at`.
+    pub(crate) fn new(at: LogIndex) -> ConsumerGroup {
+        ConsumerGroup { generation: at.0, ..ConsumerGroup::default() }
+    }
+
     /// The generation: one more with every change.
     pub fn generation(&self) -> u64 {
         self.generation
@@ -243,7 +249,7 @@ impl ConsumerGroup {
         let mut group = ConsumerGroup { generation: r.varint("generation")?, ..ConsumerGroup::default() };
         for _ in 0..r.count("members", ITEMS_MAX, 3)? {
             let id = MemberId(r.varint("member")?);
-            let client_name = name(&mut r)?;
+            let client_name = r.text("client name", NAME_BYTES_MAX)?.to_owned();
             let session_timeout_ms = r.varint("session time-out")?;
             group.members.insert(id, Member { client_name, session_timeout_ms });
         }

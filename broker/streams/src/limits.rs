@@ -27,5 +27,10 @@ impl Default for StreamLimits {
 
 /// Batches of a producer whose offsets are remembered: more than a producer has on its way.
 pub const PRODUCER_WINDOW: usize = 16;
+/// Partitions or members that one command names: a hub has no more partitions, a group fewer members.
+pub const IDS_MAX: usize = 4096;
+/// Batches in one index row: a read decodes a whole row, and a round may be of any length (the replay
+/// after a restart is one).
+pub const RUN_BATCHES_MAX: usize = 256;
 /// Bytes of a consumer group's or client's name.
 pub const NAME_BYTES_MAX: usize = 256;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use fleetline_codec::{DecodeError, Reader, Writer};
 use fleetline_types::{MemberId, Offset, PartitionId, TimestampMs};
 
+use crate::command::optional;
 use crate::consumer_group::Assignment;
 use crate::error::StreamError;
 
@@ -106,10 +107,9 @@ impl StreamReply {
             2 => StreamReply::Assigned(read_assignment(&mut r)?),
             3 => {
                 let (epoch, member) = (r.varint("epoch")?, MemberId(r.varint("member")?));
-                let has_next = r.flag("next present")?;
-                let next = Offset(r.varint("next")?);
+                let next = optional(&mut r, "next")?.map(Offset);
                 let end = Offset(r.varint("end")?);
-                StreamReply::Claimed(Claimed { epoch, member, next: has_next.then_some(next), end })
+                StreamReply::Claimed(Claimed { epoch, member, next, end })
             }
             4 => StreamReply::Done,
             5 => StreamReply::Refused(read_error(&mut r)?),

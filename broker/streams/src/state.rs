@@ -7,8 +7,9 @@ use fleetline_codec::{DecodeError, Reader, Writer};
 use fleetline_state::{KeyKind, StateBatch, StateError, StateStore};
 use fleetline_types::{GroupId, LogIndex, MemberId, Offset, PartitionId, ProducerId, TimestampMs};
 
+use crate::command::optional;
 use crate::consumer_group::ConsumerGroup;
-use crate::limits::StreamLimits;
+use crate::limits::{RUN_BATCHES_MAX, StreamLimits};
 use crate::producer::Producers;
 use crate::stream_index::{BatchPlace, Run};
 
@@ -87,6 +88,7 @@ impl StreamState {
         each_row(store, group, KeyKind::Producer, |key, row| {
             let mut r = Reader::new(key);
             let id = ProducerId(r.u64_be("producer key")?);
+            r.finish("producer key")?;
             state.producers.load(id, row)
         })?;
         each_row(store, group, KeyKind::ConsumerGroup, |key, row| {
@@ -120,8 +122,8 @@ impl StreamState {
     /// Writes the rows that the round has changed and that no command wrote itself.
     pub fn end_of_round(&mut self, out: &mut StateBatch) {
         let round = std::mem::take(&mut self.round);
-        if let Some(first) = round.run.0.first() {
-            out.put(self.group, KeyKind::StreamIndex, Run::key(first.base_offset), round.run.encode());
+        for places in round.run.0.chunks(RUN_BATCHES_MAX) {
+            out.put(self.group, KeyKind::StreamIndex, Run::key(places[0].base_offset), Run::encode(places));
         }
         for id in round.producers {
             let key = Bytes::copy_from_slice(&id.0.to_be_bytes());
@@ -203,8 +205,7 @@ pub(crate) fn decode_checkpoint(row: &[u8]) -> Result<CheckpointRow, DecodeError
         return Err(DecodeError::Invalid { what: "checkpoint row", reason: "of a later version" });
     }
     let (epoch, member) = (r.varint("epoch")?, MemberId(r.varint("member")?));
-    let has_next = r.flag("next present")?;
-    let next = Offset(r.varint("next")?);
+    let next = optional(&mut r, "next")?.map(Offset);
     r.finish("checkpoint row")?;
-    Ok(CheckpointRow { epoch, member, next: has_next.then_some(next) })
+    Ok(CheckpointRow { epoch, member, next })
 }

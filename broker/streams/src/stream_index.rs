@@ -1,4 +1,5 @@
-//! Where batches lie: one row per apply round, for all batches of the round.
+//! Where batches lie: one row per apply round, for all batches of the round (a round of very
+//! many takes some more).
 //!
 //! ```text
 //! key   = first offset of the first batch, u64 big-endian
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use fleetline_codec::{DecodeError, Reader, Writer};
 use fleetline_types::{LogIndex, Offset, TimestampMs};
 
-/// Batches in one row at the most.
+/// Batches in a row that is read, at the most; rows are written with fewer (`RUN_BATCHES_MAX`).
 const RUN_MAX: usize = 1 << 16;
 
 /// Where one batch of the stream lies.
@@ -45,12 +46,13 @@ impl Run {
         Bytes::copy_from_slice(&first.0.to_be_bytes())
     }
 
-    pub(crate) fn encode(&self) -> Bytes {
-        let mut out = Vec::with_capacity(8 + self.0.len() * 10);
+    /// The row of these batches.
+    pub(crate) fn encode(places: &[BatchPlace]) -> Bytes {
+        let mut out = Vec::with_capacity(8 + places.len() * 10);
         let mut w = Writer::new(&mut out);
-        w.u8(1).varint(self.0.len() as u64);
+        w.u8(1).varint(places.len() as u64);
         let (mut entry, mut time) = (0, 0);
-        for place in &self.0 {
+        for place in places {
             w.varint(place.entry.0 - entry).varint(u64::from(place.count));
             w.varint(u64::from(place.bytes)).varint(place.time.0 - time);
             (entry, time) = (place.entry.0, place.time.0);
@@ -104,8 +106,8 @@ mod tests {
             time: TimestampMs(time),
         };
         let run = Run(vec![place(100, 10, 7, 5_000), place(110, 1, 8, 5_000), place(111, 500, 20, 9_000)]);
-        assert_eq!(Run::decode(&Run::key(Offset(100)), &run.encode()).unwrap(), run);
-        assert!(Run::decode(b"short", &run.encode()).is_err());
-        assert!(Run::decode(&Run::key(Offset(u64::MAX)), &run.encode()).is_err());
+        assert_eq!(Run::decode(&Run::key(Offset(100)), &Run::encode(&run.0)).unwrap(), run);
+        assert!(Run::decode(b"short", &Run::encode(&run.0)).is_err());
+        assert!(Run::decode(&Run::key(Offset(u64::MAX)), &Run::encode(&run.0)).is_err());
     }
 }

@@ -44,7 +44,7 @@ impl Replica {
     }
 
     fn apply(&mut self, index: u64, command: &StreamCommand, body: &Bytes) -> StreamReply {
-        self.state.apply(LogId::new(1, index), command, body, &mut self.pending)
+        self.state.apply(LogId::new(1, index), command, body, &mut self.pending).unwrap()
     }
 
     fn end_round(&mut self) {
