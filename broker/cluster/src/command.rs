@@ -76,6 +76,14 @@ pub enum ControlCommand {
         /// The placement's epoch that this was computed from.
         expected_epoch: u64,
     },
+    /// The partition's group has the members that its placement asks for: nodes that left hold nothing
+    /// that counts any more. Proposed by the partition's leader.
+    PlacementReached {
+        /// Which partition.
+        partition: PartitionId,
+        /// The placement's epoch that is reached.
+        epoch: u64,
+    },
     /// Lets nodes join by a secret.
     CreateToken {
         /// Public id of the token.
@@ -137,6 +145,9 @@ impl ControlCommand {
             ControlCommand::RaiseFeatureLevel { to } => {
                 w.u8(8).varint(u64::from(*to));
             }
+            ControlCommand::PlacementReached { partition, epoch } => {
+                w.u8(10).varint(u64::from(partition.0)).varint(*epoch);
+            }
             ControlCommand::SetRetention { time_ms, bytes } => {
                 w.u8(9).varint(*time_ms).varint(*bytes);
             }
@@ -188,6 +199,10 @@ impl ControlCommand {
             },
             8 => ControlCommand::RaiseFeatureLevel { to: r.varint_u32("feature level")? },
             9 => ControlCommand::SetRetention { time_ms: r.varint("time")?, bytes: r.varint("bytes")? },
+            10 => ControlCommand::PlacementReached {
+                partition: PartitionId(r.varint_u32("partition")?),
+                epoch: r.varint("epoch")?,
+            },
             kind => return Err(DecodeError::UnknownKind { what: "control command", found: u32::from(kind) }),
         };
         r.finish("control command")?;
@@ -251,6 +266,7 @@ pub(crate) mod tests {
                 expires: TimestampMs(10),
                 now: TimestampMs(5),
             },
+            ControlCommand::PlacementReached { partition: PartitionId(3), epoch: 10 },
             ControlCommand::RaiseFeatureLevel { to: 2 },
             ControlCommand::SetRetention { time_ms: 1000, bytes: 1 << 40 },
         ];

@@ -7,7 +7,8 @@
 //! Invariants:
 //! 1. A node id is given once and never again, also after the node was removed.
 //! 2. A placement changes only against the epoch that its proposer saw.
-//! 3. A node that holds a placed replica is removed only by force.
+//! 3. A node that holds a placed replica, or may still hold one from an earlier placement, is removed
+//!    only by force; one that holds the only copy of a partition is not removed at all.
 //! 4. The feature level rises only when every node knows it.
 //!
 //! Not here: who leads, who is alive (`broker/node` tells `placement`), moving data (`raft`).

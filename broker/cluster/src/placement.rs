@@ -5,8 +5,16 @@
 //! Rules, in this order: replicas of a partition lie on different nodes, in different zones as far as
 //! there are; nodes that drain or are lost hold none; every node holds equally many within one; every
 //! node is the preferred leader of equally many within one; as little as possible moves. A partition
-//! has the largest odd number of replicas that the target and the usable nodes allow: two replicas
-//! would need both for every write and add nothing to one.
+//! has the largest odd number of replicas that the target and the nodes that don't drain allow: two
+//! replicas would need both for every write and add nothing to one.
+//!
+//! Invariants:
+//! 1. A loss never lowers the number of replicas. A lost or draining node's replica is handed to
+//!    another node, or, where there is none, stays where it is: with one of three nodes lost a
+//!    partition keeps two copies and the place of a third, instead of a group of one.
+//! 2. At most `limit` partitions are in motion (placed, and not yet reported as such), repairs of lost
+//!    replicas left out. Partitions that can't move, having lost their majority, count: a cluster that
+//!    ill is repaired, not balanced.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,20 +42,16 @@ pub fn replica_count(target: u32, usable: usize) -> usize {
     }
 }
 
-/// Up to `limit` changes that bring the placement closer to the rules; none when it obeys them.
-/// `lost` are nodes that have been away for so long that their replicas should be made anew.
+/// Up to `limit` changes that bring the placement closer to the rules; none when it obeys them, or when
+/// enough is in motion. `lost` are nodes that have been away for so long that their replicas should be
+/// made anew.
 pub fn plan(state: &ControlState, lost: &BTreeSet<NodeId>, limit: usize) -> Vec<PlacementChange> {
-    let usable: BTreeSet<NodeId> = state
-        .nodes
-        .iter()
-        .filter(|(id, member)| !member.draining && !lost.contains(id))
-        .map(|(id, _)| *id)
-        .collect();
-    let count = replica_count(state.settings.replicas, usable.len());
-    if count == 0 {
+    let usable = usable(state, lost);
+    let count = replica_count(state.settings.replicas, staying(state));
+    if count == 0 || usable.is_empty() {
         return Vec::new();
     }
-    let mut layout = Layout::new(state, usable, count);
+    let mut layout = Layout::new(state, lost, usable, count);
     layout.fill();
     layout.balance_replicas();
     layout.balance_leaders();
@@ -55,27 +59,47 @@ pub fn plan(state: &ControlState, lost: &BTreeSet<NodeId>, limit: usize) -> Vec<
     let changes = all.filter_map(|partition| {
         let current = state.placements.get(&partition);
         let replicas = layout.partitions.get(&partition)?.clone();
-        let differs = current.is_none_or(|current| current.replicas != replicas);
+        let differs = current.is_none_or(|current| current.is_made() && current.replicas != replicas);
         let expected_epoch = current.map_or(0, |current| current.epoch);
         differs.then_some(PlacementChange { partition, replicas, expected_epoch })
     });
-    changes.take(limit).collect()
+    let moving = state.placements.values().filter(|placement| placement.in_motion()).count();
+    let mut free = limit.saturating_sub(moving);
+    let allowed = changes.filter(|change| {
+        let current = state.placements.get(&change.partition);
+        let counts = current.is_some_and(|current| {
+            let repairs = current.replicas.iter().any(|node| lost.contains(node));
+            !repairs && !current.in_motion() && !current.same_nodes(&change.replicas)
+        });
+        let allowed = !counts || free > 0;
+        free -= usize::from(counts && allowed);
+        allowed
+    });
+    allowed.take(limit).collect()
+}
+
+/// Nodes that may get replicas.
+fn usable(state: &ControlState, lost: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+    let takes = state.nodes.iter().filter(|(id, member)| !member.draining && !lost.contains(id));
+    takes.map(|(id, _)| *id).collect()
+}
+
+/// How many nodes don't drain. Lost ones count: they may come back.
+fn staying(state: &ControlState) -> usize {
+    state.nodes.values().filter(|member| !member.draining).count()
 }
 
 /// The nodes that should vote in the control group: up to three, five from seven nodes on, in
-/// different zones as far as there are; those that vote already stay.
+/// different zones as far as there are. Those that vote already stay, lost ones too while nobody can
+/// take their place: a loss never leaves a smaller group.
 pub fn control_voters(
     state: &ControlState,
     current: &BTreeSet<NodeId>,
     lost: &BTreeSet<NodeId>,
 ) -> BTreeSet<NodeId> {
-    let usable: Vec<NodeId> = state
-        .nodes
-        .iter()
-        .filter(|(id, member)| !member.draining && !lost.contains(id))
-        .map(|(id, _)| *id)
-        .collect();
-    let count = replica_count(if usable.len() >= 7 { 5 } else { 3 }, usable.len());
+    let usable = usable(state, lost);
+    let staying = staying(state);
+    let count = replica_count(if staying >= 7 { 5 } else { 3 }, staying);
     let mut chosen: BTreeSet<NodeId> = BTreeSet::new();
     let mut zones: BTreeMap<&str, usize> = BTreeMap::new();
     while chosen.len() < count {
@@ -89,8 +113,16 @@ pub fn control_voters(
         *zones.entry(zone_of(state, *next)).or_default() += 1;
         chosen.insert(*next);
     }
+    let away = current.iter().filter(|id| !usable.contains(id) && state.nodes.contains_key(id));
+    chosen.extend(away.take(count - chosen.len()).copied().collect::<Vec<_>>());
+    if chosen.len().is_multiple_of(2) {
+        // An even group is no gain: whoever was to come new waits for one more.
+        if let Some(newest) = chosen.iter().rev().find(|id| !current.contains(id)).copied() {
+            chosen.remove(&newest);
+        }
+    }
     // While enough of the current voters can serve, a mere preference of zones moves nobody.
-    let keeps: BTreeSet<NodeId> = current.iter().copied().filter(|id| usable.contains(id)).collect();
+    let keeps: BTreeSet<NodeId> = current.intersection(&usable).copied().collect();
     let spread =
         |set: &BTreeSet<NodeId>| set.iter().map(|id| zone_of(state, *id)).collect::<BTreeSet<_>>().len();
     match keeps.len() == count && spread(&keeps) >= spread(&chosen) {
@@ -106,28 +138,30 @@ fn zone_of(state: &ControlState, node: NodeId) -> &str {
 
 struct Layout<'a> {
     state: &'a ControlState,
+    lost: &'a BTreeSet<NodeId>,
     usable: BTreeSet<NodeId>,
     count: usize,
     partitions: BTreeMap<PartitionId, Vec<NodeId>>,
 }
 
 impl<'a> Layout<'a> {
-    fn new(state: &'a ControlState, usable: BTreeSet<NodeId>, count: usize) -> Layout<'a> {
+    fn new(
+        state: &'a ControlState,
+        lost: &'a BTreeSet<NodeId>,
+        usable: BTreeSet<NodeId>,
+        count: usize,
+    ) -> Layout<'a> {
         let all = (0..state.settings.partitions).map(PartitionId);
-        let partitions = all
-            .map(|partition| {
-                let current = state.placements.get(&partition);
-                let replicas = current.map(|current| current.replicas.clone()).unwrap_or_default();
-                (partition, replicas.into_iter().filter(|node| usable.contains(node)).collect())
-            })
-            .collect();
-        Layout { state, usable, count, partitions }
+        let replicas = |partition| state.placements.get(&partition).map(|p| p.replicas.clone());
+        let partitions = all.map(|partition| (partition, replicas(partition).unwrap_or_default())).collect();
+        Layout { state, lost, usable, count, partitions }
     }
 
+    /// Replicas of each usable node.
     fn loads(&self) -> BTreeMap<NodeId, usize> {
         let mut loads: BTreeMap<NodeId, usize> = self.usable.iter().map(|id| (*id, 0)).collect();
         for node in self.partitions.values().flatten() {
-            *loads.entry(*node).or_default() += 1;
+            loads.entry(*node).and_modify(|load| *load += 1);
         }
         loads
     }
@@ -138,33 +172,79 @@ impl<'a> Layout<'a> {
         replicas.iter().filter(|other| **other != node && zone_of(self.state, **other) == zone).count()
     }
 
-    /// Gives each partition its number of replicas.
+    /// Gives each partition its number of replicas, on usable nodes as far as there are.
     fn fill(&mut self) {
         let mut loads = self.loads();
         let ids: Vec<PartitionId> = self.partitions.keys().copied().collect();
         for id in ids {
             let mut replicas = self.partitions.remove(&id).unwrap_or_default();
-            while replicas.len() > self.count {
-                let crowded = |node: &NodeId| (self.zone_mates(&replicas, *node), loads.get(node).copied());
-                let Some(goes) = replicas.iter().skip(1).max_by_key(|node| crowded(node)).copied() else {
-                    break;
-                };
-                replicas.retain(|node| *node != goes);
-                loads.entry(goes).and_modify(|load| *load -= 1);
-            }
-            while replicas.len() < self.count {
-                let free = self.usable.iter().filter(|node| !replicas.contains(node));
-                let best = free.min_by_key(|node| {
-                    (self.zone_mates(&replicas, **node), loads.get(node).copied(), **node)
-                });
-                let Some(comes) = best.copied() else {
-                    break;
-                };
-                replicas.push(comes);
-                *loads.entry(comes).or_default() += 1;
-            }
+            self.shrink(&mut replicas, &mut loads);
+            self.substitute(&mut replicas, &mut loads);
+            self.grow(&mut replicas, &mut loads);
             self.partitions.insert(id, replicas);
         }
+    }
+
+    /// Drops what is too much: lost ones first, then draining ones, then those that share a zone.
+    fn shrink(&self, replicas: &mut Vec<NodeId>, loads: &mut BTreeMap<NodeId, usize>) {
+        while replicas.len() > self.count {
+            let keeps = replicas.iter().position(|node| self.usable.contains(node));
+            let surplus = replicas.iter().enumerate().filter(|(at, _)| Some(*at) != keeps);
+            let goes = surplus.map(|(_, node)| *node).max_by_key(|node| {
+                let unusable = !self.usable.contains(node);
+                (
+                    self.lost.contains(node),
+                    unusable,
+                    self.zone_mates(replicas, *node),
+                    loads.get(node).copied(),
+                )
+            });
+            let Some(goes) = goes else {
+                return;
+            };
+            replicas.retain(|node| *node != goes);
+            loads.entry(goes).and_modify(|load| *load -= 1);
+        }
+    }
+
+    /// Hands replicas of lost and draining nodes to usable ones, lost ones first.
+    fn substitute(&self, replicas: &mut [NodeId], loads: &mut BTreeMap<NodeId, usize>) {
+        for lost in [true, false] {
+            for at in 0..replicas.len() {
+                if self.usable.contains(&replicas[at]) || self.lost.contains(&replicas[at]) != lost {
+                    continue;
+                }
+                let others: Vec<NodeId> =
+                    replicas.iter().copied().filter(|node| *node != replicas[at]).collect();
+                if let Some(comes) = self.emptiest(&others, loads) {
+                    replicas[at] = comes;
+                    loads.entry(comes).and_modify(|load| *load += 1);
+                }
+            }
+        }
+    }
+
+    /// Adds replicas up to the number, in pairs so that it stays odd.
+    fn grow(&self, replicas: &mut Vec<NodeId>, loads: &mut BTreeMap<NodeId, usize>) {
+        let before = replicas.len();
+        while replicas.len() < self.count
+            && let Some(comes) = self.emptiest(replicas, loads)
+        {
+            replicas.push(comes);
+            loads.entry(comes).and_modify(|load| *load += 1);
+        }
+        if replicas.len() > before
+            && replicas.len().is_multiple_of(2)
+            && let Some(odd) = replicas.pop()
+        {
+            loads.entry(odd).and_modify(|load| *load -= 1);
+        }
+    }
+
+    /// The best usable node for one more replica beside `replicas`.
+    fn emptiest(&self, replicas: &[NodeId], loads: &BTreeMap<NodeId, usize>) -> Option<NodeId> {
+        let free = self.usable.iter().filter(|node| !replicas.contains(node));
+        free.min_by_key(|node| (self.zone_mates(replicas, **node), loads.get(node).copied(), **node)).copied()
     }
 
     /// Moves replicas from the fullest to the emptiest node while they differ by more than one and
@@ -206,7 +286,7 @@ impl<'a> Layout<'a> {
     fn balance_leaders(&mut self) {
         let mut leads: BTreeMap<NodeId, usize> = self.usable.iter().map(|id| (*id, 0)).collect();
         for leader in self.partitions.values().filter_map(|replicas| replicas.first()) {
-            *leads.entry(*leader).or_default() += 1;
+            leads.entry(*leader).and_modify(|count| *count += 1);
         }
         let lead = |leads: &BTreeMap<NodeId, usize>, node: NodeId| leads.get(&node).copied().unwrap_or(0);
         loop {
@@ -215,8 +295,12 @@ impl<'a> Layout<'a> {
                 let Some(leader) = replicas.first().copied() else {
                     continue;
                 };
-                let least = replicas.iter().copied().min_by_key(|node| (lead(&leads, *node), *node));
-                if let Some(heir) = least.filter(|heir| lead(&leads, *heir) + 1 < lead(&leads, leader)) {
+                let may_lead = replicas.iter().copied().filter(|node| self.usable.contains(node));
+                let least = may_lead.min_by_key(|node| (lead(&leads, *node), *node));
+                // A preferred leader that is lost or drains gives way in any case.
+                let gives_way = !self.usable.contains(&leader);
+                let better = |heir: &NodeId| gives_way || lead(&leads, *heir) + 1 < lead(&leads, leader);
+                if let Some(heir) = least.filter(better) {
                     let at = replicas.iter().position(|node| *node == heir).unwrap_or(0);
                     replicas.swap(0, at);
                     leads.entry(leader).and_modify(|count| *count -= 1);
@@ -241,8 +325,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::command::ControlCommand;
     use crate::command::tests::{add, bootstrap};
+    use crate::{ControlCommand, ControlReply};
 
     fn cluster(partitions: u32, replicas: u32, zones: &[&str]) -> ControlState {
         let mut state = ControlState::default();
@@ -262,7 +346,34 @@ mod tests {
         state
     }
 
-    /// Plans and applies until nothing changes; gives how many changes it took.
+    fn nodes(ids: &[u64]) -> BTreeSet<NodeId> {
+        ids.iter().copied().map(NodeId).collect()
+    }
+
+    fn drain(state: &mut ControlState, node: u64) {
+        let command = ControlCommand::SetDraining { node: NodeId(node), draining: true };
+        state.apply(&command, &mut StateBatch::default());
+    }
+
+    /// Applies the changes; gives the partitions.
+    fn place(state: &mut ControlState, changes: Vec<PlacementChange>) -> Vec<PartitionId> {
+        let apply = |PlacementChange { partition, replicas, expected_epoch }: PlacementChange| {
+            let command = ControlCommand::SetPlacement { partition, replicas, expected_epoch };
+            assert_eq!(state.apply(&command, &mut StateBatch::default()), ControlReply::Done);
+            partition
+        };
+        changes.into_iter().map(apply).collect()
+    }
+
+    fn reach_all(state: &mut ControlState) {
+        let epochs: Vec<_> = state.placements.iter().map(|(id, p)| (*id, p.epoch)).collect();
+        for (partition, epoch) in epochs {
+            let command = ControlCommand::PlacementReached { partition, epoch };
+            state.apply(&command, &mut StateBatch::default());
+        }
+    }
+
+    /// Plans, applies and reaches until nothing changes; gives how many changes it took.
     fn settle(state: &mut ControlState, lost: &BTreeSet<NodeId>) -> usize {
         let mut moves = 0;
         loop {
@@ -270,28 +381,34 @@ mod tests {
             if changes.is_empty() {
                 return moves;
             }
-            for PlacementChange { partition, replicas, expected_epoch } in changes {
-                let command = ControlCommand::SetPlacement { partition, replicas, expected_epoch };
-                state.apply(&command, &mut StateBatch::default());
-                moves += 1;
-                assert!(moves < 10_000, "placement does not settle");
+            assert!(changes.len() <= 4);
+            for change in &changes {
+                keeps_majority(state, lost, change);
             }
+            moves += place(state, changes).len();
+            reach_all(state);
+            assert!(moves < 10_000, "placement does not settle");
         }
     }
 
+    /// A group that can decide is never asked to become one that can't.
+    fn keeps_majority(state: &ControlState, lost: &BTreeSet<NodeId>, change: &PlacementChange) {
+        let decides =
+            |nodes: &[NodeId]| nodes.iter().filter(|node| !lost.contains(node)).count() > nodes.len() / 2;
+        let before = state.placements.get(&change.partition).map(|p| p.replicas.as_slice());
+        assert!(!before.is_none_or(decides) || decides(&change.replicas), "{before:?} to {change:?}");
+    }
+
     fn check(state: &ControlState, lost: &BTreeSet<NodeId>) {
-        let usable: Vec<NodeId> = state
-            .nodes
-            .iter()
-            .filter(|(id, m)| !m.draining && !lost.contains(id))
-            .map(|(id, _)| *id)
-            .collect();
-        let count = replica_count(state.settings.replicas, usable.len());
+        let usable = usable(state, lost);
+        let count = replica_count(state.settings.replicas, staying(state));
         for placement in state.placements.values() {
             assert_eq!(placement.replicas.len(), count);
-            let distinct: BTreeSet<_> = placement.replicas.iter().collect();
+            let distinct: BTreeSet<NodeId> = placement.replicas.iter().copied().collect();
             assert_eq!(distinct.len(), count);
-            assert!(placement.replicas.iter().all(|node| usable.contains(node)));
+            // Lost and draining nodes keep replicas only where nobody could take them.
+            assert!(distinct.is_subset(&usable) || usable.is_subset(&distinct), "{placement:?}");
+            assert!(usable.contains(&placement.replicas[0]));
         }
         let led = |node: &NodeId| state.placements.values().filter(|p| p.replicas[0] == *node).count();
         let held = |node: &NodeId| state.placements.values().filter(|p| p.replicas.contains(node)).count();
@@ -333,8 +450,7 @@ mod tests {
         let mut state = cluster(16, 3, &["", "", "", ""]);
         settle(&mut state, &BTreeSet::new());
         let held = state.placements.values().filter(|p| p.replicas.contains(&NodeId(2))).count();
-        let drain = ControlCommand::SetDraining { node: NodeId(2), draining: true };
-        state.apply(&drain, &mut StateBatch::default());
+        drain(&mut state, 2);
         let before = state.placements.clone();
         settle(&mut state, &BTreeSet::new());
         let replica_moves = before
@@ -347,14 +463,66 @@ mod tests {
         assert_eq!(replica_moves, held);
     }
 
-    /// Voters of the control group stay while they can, and lost ones are replaced.
+    /// With one of three nodes lost every partition keeps its two copies and the place of the third; when
+    /// a fourth node comes, it gets them.
+    #[test]
+    fn a_loss_never_lowers_the_number_of_replicas() {
+        let mut state = cluster(8, 3, &["", "", ""]);
+        settle(&mut state, &BTreeSet::new());
+        let lost = nodes(&[3]);
+        settle(&mut state, &lost);
+        check(&state, &lost);
+        assert!(state.placements.values().all(|p| p.same_nodes(&[NodeId(1), NodeId(2), NodeId(3)])));
+        state.apply(&add("n3"), &mut StateBatch::default());
+        settle(&mut state, &lost);
+        assert!(state.placements.values().all(|p| p.same_nodes(&[NodeId(1), NodeId(2), NodeId(4)])));
+    }
+
+    /// Not more than the limit is in motion, whatever waits; what is lost is repaired all the same, and a
+    /// partition that isn't made yet is left alone.
+    #[test]
+    fn motion_is_bounded() {
+        let mut state = cluster(16, 3, &["", "", "", "", ""]);
+        place(
+            &mut state,
+            (0..16)
+                .map(|n| PlacementChange {
+                    partition: PartitionId(n),
+                    replicas: [1, 2, 3].map(NodeId).to_vec(),
+                    expected_epoch: 0,
+                })
+                .collect(),
+        );
+        assert!(plan(&state, &BTreeSet::new(), 4).is_empty());
+        reach_all(&mut state);
+        drain(&mut state, 1);
+        loop {
+            let changes = plan(&state, &BTreeSet::new(), 4);
+            if place(&mut state, changes).is_empty() {
+                break;
+            }
+        }
+        assert_eq!(state.placements.values().filter(|p| p.in_motion()).count(), 4);
+        assert_eq!(plan(&state, &nodes(&[2]), 4).len(), 4);
+        reach_all(&mut state);
+        assert!(!plan(&state, &BTreeSet::new(), 4).is_empty());
+    }
+
+    /// Voters of the control group stay while they can, and lost ones are replaced, or keep their place
+    /// where nobody can.
     #[test]
     fn voters() {
         let state = cluster(1, 3, &["", "", "", ""]);
-        let current: BTreeSet<NodeId> = [2, 3, 4].map(NodeId).into();
-        assert_eq!(control_voters(&state, &current, &BTreeSet::new()), current);
-        let lost: BTreeSet<NodeId> = [NodeId(3)].into();
-        assert_eq!(control_voters(&state, &current, &lost), [1, 2, 4].map(NodeId).into());
+        let current = nodes(&[2, 3, 4]);
+        let table: [(&[u64], &[u64]); 4] =
+            [(&[], &[2, 3, 4]), (&[3], &[1, 2, 4]), (&[1, 3], &[2, 3, 4]), (&[2, 3], &[1, 2, 4])];
+        for (lost, expected) in table {
+            let found = control_voters(&state, &current, &nodes(lost));
+            assert_eq!(found, nodes(expected), "{lost:?}");
+        }
+        let three = cluster(1, 3, &["", "", ""]);
+        assert_eq!(control_voters(&three, &nodes(&[1, 2, 3]), &nodes(&[2])), nodes(&[1, 2, 3]));
+        assert_eq!(control_voters(&three, &nodes(&[1]), &nodes(&[3])), nodes(&[1]));
         assert_eq!(control_voters(&cluster(1, 3, &["", ""]), &current, &BTreeSet::new()).len(), 1);
     }
 
@@ -370,9 +538,8 @@ mod tests {
             let mut state = cluster(partitions, 3, &vec![""; nodes]);
             settle(&mut state, &BTreeSet::new());
             check(&state, &BTreeSet::new());
-            for (n, drain) in drained.iter().take(nodes).enumerate().skip(1) {
-                let command = ControlCommand::SetDraining { node: NodeId(n as u64 + 1), draining: *drain };
-                state.apply(&command, &mut StateBatch::default());
+            for (n, _) in drained.iter().take(nodes).enumerate().skip(1).filter(|(_, drained)| **drained) {
+                drain(&mut state, n as u64 + 1);
             }
             let lost: BTreeSet<NodeId> = lost
                 .iter()

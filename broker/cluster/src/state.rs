@@ -42,8 +42,49 @@ pub struct Member {
 pub struct Placement {
     /// The nodes; the first is the preferred leader.
     pub replicas: Vec<NodeId>,
+    /// Nodes of earlier epochs that may still hold the only copies; empty once this one is reached.
+    /// Invariant: none of them is in `replicas`.
+    pub leaving: Vec<NodeId>,
     /// One more with every change.
     pub epoch: u64,
+    /// The last epoch whose nodes the group was seen to consist of; 0 before it was made.
+    /// Invariant: at most `epoch`.
+    pub reached: u64,
+}
+
+impl Placement {
+    /// Whether the group may not yet consist of the nodes that it shall.
+    pub fn in_motion(&self) -> bool {
+        self.reached < self.epoch
+    }
+
+    /// Whether the partition's group exists. Until then its first placement stands: the node that it names
+    /// first makes the group, and must not miss that.
+    pub fn is_made(&self) -> bool {
+        self.reached > 0
+    }
+
+    /// Whether these are the nodes of this placement, whoever is preferred.
+    pub fn same_nodes(&self, replicas: &[NodeId]) -> bool {
+        let set = |nodes: &[NodeId]| nodes.iter().copied().collect::<BTreeSet<_>>();
+        set(&self.replicas) == set(replicas)
+    }
+
+    /// Whether a node holds, or may still hold, a replica that counts.
+    pub fn holds(&self, node: NodeId) -> bool {
+        self.replicas.contains(&node) || self.leaving.contains(&node)
+    }
+
+    /// This placement with other nodes.
+    fn with(&self, replicas: Vec<NodeId>) -> Placement {
+        let epoch = self.epoch + 1;
+        // Another order of the same nodes moves nothing.
+        let still = self.is_made() && !self.in_motion() && self.same_nodes(&replicas);
+        let reached = if still { epoch } else { self.reached };
+        let all: BTreeSet<NodeId> = self.replicas.iter().chain(&self.leaving).copied().collect();
+        let leaving = all.into_iter().filter(|node| !replicas.contains(node)).collect();
+        Placement { replicas, leaving, epoch, reached }
+    }
 }
 
 /// A join token.
@@ -179,6 +220,9 @@ impl ControlState {
             ControlCommand::SetPlacement { partition, replicas, expected_epoch } => {
                 self.set_placement(*partition, replicas, *expected_epoch, out)
             }
+            ControlCommand::PlacementReached { partition, epoch } => {
+                self.placement_reached(*partition, *epoch, out)
+            }
             ControlCommand::CreateToken { id, secret_hash, expires, now } => {
                 let token = Token { secret_hash: secret_hash.clone(), expires: *expires };
                 self.create_token(id, token, *now, out)
@@ -236,10 +280,11 @@ impl ControlState {
 
     fn remove_node(&mut self, id: NodeId, force: bool, out: &mut StateBatch) -> Applied {
         self.member(id)?;
-        let held = self.placements.values().filter(|placement| placement.replicas.contains(&id)).count();
+        let held = self.placements.values().filter(|placement| placement.holds(id)).count();
         if held > 0 && !force {
             let text = format!(
-                "node {} still holds {held} replicas: drain it first, or force the removal of a lost node",
+                "node {} still holds replicas of {held} partitions: drain it first and wait until it is empty, or \
+                 force the removal of a lost node",
                 id.0
             );
             return Err(refused(text));
@@ -247,44 +292,61 @@ impl ControlState {
         if self.nodes.len() == 1 {
             return Err(refused("the last node can't be removed"));
         }
-        self.nodes.remove(&id);
-        out.delete(GroupId::CONTROL, KeyKind::Node, id.0.to_be_bytes().to_vec());
-        let touched: Vec<PartitionId> = self
-            .placements
-            .iter()
-            .filter(|(_, placement)| placement.replicas.contains(&id))
-            .map(|(partition, _)| *partition)
-            .collect();
-        for partition in touched {
-            let mut placement = self.placements.get(&partition).cloned().unwrap_or_default();
-            placement.replicas.retain(|node| *node != id);
-            placement.epoch += 1;
-            self.put_placement(partition, placement, out);
-        }
+        self.check_other_copies(id)?;
+        self.forget_node(id, None, out);
         Ok(ControlReply::Done)
     }
 
     fn replace_node(&mut self, old: NodeId, new: NodeId, out: &mut StateBatch) -> Applied {
-        self.member(new)?;
+        self.member(old)?;
+        if self.member(new)?.draining {
+            return Err(refused(format!("node {} is being drained and takes no replicas", new.0)));
+        }
         if old == new {
             return Err(refused("a node can't replace itself"));
         }
-        let all: Vec<(PartitionId, Placement)> =
-            self.placements.iter().map(|(id, placement)| (*id, placement.clone())).collect();
-        for (partition, mut placement) in all {
-            let Some(at) = placement.replicas.iter().position(|node| *node == old) else {
-                continue;
-            };
-            match placement.replicas.contains(&new) {
-                true => drop(placement.replicas.remove(at)),
-                false => placement.replicas[at] = new,
+        self.check_other_copies(old)?;
+        self.forget_node(old, Some(new), out);
+        Ok(ControlReply::Done)
+    }
+
+    /// Without this node every partition still has a copy of its records somewhere.
+    fn check_other_copies(&self, id: NodeId) -> Result<(), ControlError> {
+        let only = self.placements.iter().find(|(_, placement)| {
+            let mut all = placement.replicas.iter().chain(&placement.leaving);
+            placement.holds(id) && all.all(|node| *node == id)
+        });
+        match only {
+            None => Ok(()),
+            Some((partition, _)) => Err(refused(format!(
+                "node {} holds the only replica of partition {}: start it again, nobody else has those records",
+                id.0, partition.0
+            ))),
+        }
+    }
+
+    /// Takes a node out of the members and of all placements; `heir` gets its replicas.
+    fn forget_node(&mut self, id: NodeId, heir: Option<NodeId>, out: &mut StateBatch) {
+        let held = self.placements.iter().filter(|(_, placement)| placement.holds(id));
+        let held: Vec<(PartitionId, Placement)> =
+            held.map(|(id, placement)| (*id, placement.clone())).collect();
+        for (partition, before) in held {
+            let mut replicas = before.replicas.clone();
+            match (replicas.iter().position(|node| *node == id), heir) {
+                (Some(at), Some(heir)) if !replicas.contains(&heir) => replicas[at] = heir,
+                (Some(at), _) => drop(replicas.remove(at)),
+                (None, _) => {}
             }
-            placement.epoch += 1;
+            if replicas.is_empty() {
+                // What is left of the earlier epoch has the records: the placement goes back to it.
+                replicas = before.leaving.iter().copied().filter(|node| *node != id).collect();
+            }
+            let mut placement = before.with(replicas);
+            placement.leaving.retain(|node| *node != id);
             self.put_placement(partition, placement, out);
         }
-        self.nodes.remove(&old);
-        out.delete(GroupId::CONTROL, KeyKind::Node, old.0.to_be_bytes().to_vec());
-        Ok(ControlReply::Done)
+        self.nodes.remove(&id);
+        out.delete(GroupId::CONTROL, KeyKind::Node, id.0.to_be_bytes().to_vec());
     }
 
     fn set_placement(
@@ -297,9 +359,12 @@ impl ControlState {
         if partition.0 >= self.settings.partitions {
             return Err(ControlError::NotFound(format!("partition {}", partition.0)));
         }
-        let current = self.placements.get(&partition).map_or(0, |placement| placement.epoch);
-        if current != expected {
-            return Err(ControlError::Stale { current, expected });
+        let before = self.placements.get(&partition).cloned().unwrap_or_default();
+        if before.epoch != expected {
+            return Err(ControlError::Stale { current: before.epoch, expected });
+        }
+        if before.epoch > 0 && !before.is_made() {
+            return Err(refused(format!("partition {} is still being made, try again", partition.0)));
         }
         let distinct: BTreeSet<NodeId> = replicas.iter().copied().collect();
         if replicas.is_empty() || distinct.len() != replicas.len() {
@@ -308,7 +373,17 @@ impl ControlState {
         for node in replicas {
             self.member(*node)?;
         }
-        let placement = Placement { replicas: replicas.to_vec(), epoch: current + 1 };
+        self.put_placement(partition, before.with(replicas.to_vec()), out);
+        Ok(ControlReply::Done)
+    }
+
+    fn placement_reached(&mut self, partition: PartitionId, epoch: u64, out: &mut StateBatch) -> Applied {
+        let before = self.placements.get(&partition).cloned();
+        let before = before.ok_or_else(|| ControlError::NotFound(format!("partition {}", partition.0)))?;
+        if before.epoch != epoch {
+            return Err(ControlError::Stale { current: before.epoch, expected: epoch });
+        }
+        let placement = Placement { reached: epoch, leaving: Vec::new(), ..before };
         self.put_placement(partition, placement, out);
         Ok(ControlReply::Done)
     }
@@ -430,23 +505,42 @@ fn decode_member(row: &[u8]) -> Result<Member, DecodeError> {
 }
 
 fn encode_placement(placement: &Placement) -> Bytes {
-    let mut out = vec![1];
+    let mut out = vec![2];
     let mut w = Writer::new(&mut out);
-    w.varint(placement.epoch).varint(placement.replicas.len() as u64);
-    for node in &placement.replicas {
-        w.varint(node.0);
+    w.varint(placement.epoch).varint(placement.reached);
+    for nodes in [&placement.replicas, &placement.leaving] {
+        w.varint(nodes.len() as u64);
+        for node in nodes {
+            w.varint(node.0);
+        }
     }
     out.into()
 }
 
+/// Version 1 had neither `reached` nor `leaving`: what it placed counts as reached.
 fn decode_placement(row: &[u8]) -> Result<Placement, DecodeError> {
     let mut r = Reader::new(row);
-    version(&mut r, "placement row")?;
+    let version = r.u8("placement row")?;
     let epoch = r.varint("epoch")?;
-    let count = r.count("replicas", NODES_MAX, 1)?;
-    let replicas = (0..count).map(|_| node(&mut r)).collect::<Result<_, _>>()?;
+    let placement = match version {
+        1 => Placement { replicas: nodes(&mut r, "replicas")?, leaving: Vec::new(), epoch, reached: epoch },
+        2 => {
+            let reached = r.varint("reached epoch")?;
+            let (replicas, leaving) = (nodes(&mut r, "replicas")?, nodes(&mut r, "leaving nodes")?);
+            Placement { replicas, leaving, epoch, reached }
+        }
+        found => {
+            let found = u32::from(found);
+            return Err(DecodeError::UnknownVersion { what: "placement row", found, highest: 2 });
+        }
+    };
     r.finish("placement row")?;
-    Ok(Placement { replicas, epoch })
+    Ok(placement)
+}
+
+fn nodes(r: &mut Reader<'_>, what: &'static str) -> Result<Vec<NodeId>, DecodeError> {
+    let count = r.count(what, NODES_MAX, 1)?;
+    (0..count).map(|_| node(r)).collect()
 }
 
 fn encode_token(token: &Token) -> Bytes {
@@ -467,6 +561,7 @@ fn decode_token(row: &[u8]) -> Result<Token, DecodeError> {
 #[cfg(test)]
 mod tests {
     use fleetline_state::memory::MemState;
+    use proptest::prelude::*;
 
     use super::*;
     use crate::command::tests::{add, bootstrap};
@@ -511,28 +606,103 @@ mod tests {
         assert!(matches!(c.apply(&remove(2, true)), ControlReply::Refused(ControlError::NotFound(_))));
     }
 
-    /// Placements change only against the epoch that was seen; a node with replicas goes only by force
-    /// or by replacement.
-    #[test]
-    fn placements() {
+    fn reached(partition: u32, epoch: u64) -> ControlCommand {
+        ControlCommand::PlacementReached { partition: PartitionId(partition), epoch }
+    }
+
+    fn remove(node: u64, force: bool) -> ControlCommand {
+        ControlCommand::RemoveNode { node: NodeId(node), force }
+    }
+
+    fn four_nodes() -> Control {
         let mut c = Control::new();
         c.apply(&bootstrap(4, 3));
         for disk in ["a", "b", "c", "d"] {
             c.apply(&add(disk));
         }
+        c
+    }
+
+    fn refusal(reply: ControlReply) -> String {
+        match reply {
+            ControlReply::Refused(error) => error.to_string(),
+            other => panic!("was not refused: {other:?}"),
+        }
+    }
+
+    /// Placements change only against the epoch that was seen; a node with replicas goes only by force
+    /// or by replacement.
+    #[test]
+    fn placements() {
+        let mut c = four_nodes();
         assert_eq!(c.apply(&place(0, &[1, 2, 3], 0)), ControlReply::Done);
         let stale = c.apply(&place(0, &[1], 0));
         assert_eq!(stale, ControlReply::Refused(ControlError::Stale { current: 1, expected: 0 }));
         for bad in [place(9, &[1], 0), place(1, &[1, 1], 0), place(1, &[], 0), place(1, &[7], 0)] {
-            assert!(matches!(c.apply(&bad), ControlReply::Refused(_)));
+            refusal(c.apply(&bad));
         }
-        let remove = |node, force| ControlCommand::RemoveNode { node: NodeId(node), force };
-        assert!(matches!(c.apply(&remove(2, false)), ControlReply::Refused(_)));
+        assert!(refusal(c.apply(&place(0, &[1, 2, 4], 1))).contains("being made"));
+        c.apply(&reached(0, 1));
+        assert!(refusal(c.apply(&remove(2, false))).contains("drain it first"));
         c.apply(&ControlCommand::ReplaceNode { old: NodeId(2), new: NodeId(4) });
         assert_eq!(c.state.placements[&PartitionId(0)].replicas, [NodeId(1), NodeId(4), NodeId(3)]);
         c.apply(&remove(3, true));
         assert_eq!(c.state.placements[&PartitionId(0)].replicas, [NodeId(1), NodeId(4)]);
         assert_eq!(c.state.placements[&PartitionId(0)].epoch, 3);
+    }
+
+    /// A node that was emptied on paper holds the data until the partition's leader says that others do:
+    /// it can't be removed before. Another order of the same nodes is no motion.
+    #[test]
+    fn leaving_nodes_hold() {
+        let mut c = four_nodes();
+        c.apply(&place(0, &[1], 0));
+        c.apply(&reached(0, 1));
+        c.apply(&place(0, &[2, 3, 4], 1));
+        assert!(refusal(c.apply(&remove(1, false))).contains("still holds"));
+        assert_eq!(refusal(c.apply(&reached(0, 1))), "placement has epoch 2, the command expects 1");
+        assert!(c.state.placements[&PartitionId(0)].in_motion());
+        c.apply(&reached(0, 2));
+        c.apply(&place(0, &[3, 2, 4], 2));
+        assert!(!c.state.placements[&PartitionId(0)].in_motion());
+        assert_eq!(c.apply(&remove(1, false)), ControlReply::Done);
+    }
+
+    /// Nobody takes the only copy of a partition away, not even by force; an unfinished move goes back.
+    #[test]
+    fn the_only_copy_stays() {
+        let mut c = four_nodes();
+        c.apply(&place(0, &[1], 0));
+        c.apply(&reached(0, 1));
+        assert!(refusal(c.apply(&remove(1, true))).contains("the only replica of partition 0"));
+        let replace = ControlCommand::ReplaceNode { old: NodeId(1), new: NodeId(2) };
+        assert!(refusal(c.apply(&replace)).contains("the only replica"));
+        c.apply(&place(0, &[2], 1));
+        assert_eq!(c.apply(&remove(2, true)), ControlReply::Done);
+        assert_eq!(c.state.placements[&PartitionId(0)].replicas, [NodeId(1)]);
+    }
+
+    /// A lost node is replaced only by one that is there and stays.
+    #[test]
+    fn replacements() {
+        let mut c = four_nodes();
+        let replace = |old, new| ControlCommand::ReplaceNode { old: NodeId(old), new: NodeId(new) };
+        for (old, new) in [(1, 1), (1, 9), (9, 1)] {
+            refusal(c.apply(&replace(old, new)));
+        }
+        c.apply(&ControlCommand::SetDraining { node: NodeId(2), draining: true });
+        assert!(refusal(c.apply(&replace(1, 2))).contains("drained"));
+        assert_eq!(c.apply(&replace(1, 3)), ControlReply::Done);
+        assert!(!c.state.nodes.contains_key(&NodeId(1)));
+    }
+
+    /// Placement rows of the first form are read: what they place counts as reached.
+    #[test]
+    fn first_form_of_placement_rows() {
+        let found = decode_placement(&[1, 7, 2, 3, 4]).unwrap();
+        let replicas = vec![NodeId(3), NodeId(4)];
+        assert_eq!(found, Placement { replicas, leaving: vec![], epoch: 7, reached: 7 });
+        assert!(decode_placement(&[3, 7, 2, 3, 4]).is_err());
     }
 
     /// The feature level rises only when every node knows it, and keeps older nodes out.
@@ -567,5 +737,61 @@ mod tests {
         assert!(matches!(c.apply(&token(1000, 1)), ControlReply::Refused(_)));
         assert_eq!(c.apply(&token(1001, 101)), ControlReply::Done);
         assert_eq!(c.state.tokens.len(), 1);
+    }
+
+    fn any_command() -> impl Strategy<Value = ControlCommand> {
+        let node = || 1u64..7;
+        prop_oneof![
+            4 => (0u8..8).prop_map(|disk| add(&format!("d{disk}"))),
+            1 => (node(), any::<bool>()).prop_map(|(node, draining)| {
+                ControlCommand::SetDraining { node: NodeId(node), draining }
+            }),
+            1 => (node(), any::<bool>()).prop_map(|(node, force)| remove(node, force)),
+            1 => (node(), node()).prop_map(|(old, new)| {
+                ControlCommand::ReplaceNode { old: NodeId(old), new: NodeId(new) }
+            }),
+            6 => (0u32..3, prop::collection::vec(node(), 0..4), 0u64..6)
+                .prop_map(|(partition, nodes, epoch)| place(partition, &nodes, epoch)),
+            4 => (0u32..3, 0u64..6).prop_map(|(partition, epoch)| reached(partition, epoch)),
+            1 => (1u32..3).prop_map(|to| ControlCommand::RaiseFeatureLevel { to }),
+            1 => (0u64..9, 0u64..9).prop_map(|(time_ms, bytes)| ControlCommand::SetRetention { time_ms, bytes }),
+            1 => (0u64..5, 0u64..20, 0u64..20).prop_map(|(id, expires, now)| ControlCommand::CreateToken {
+                id: format!("t{id}"),
+                secret_hash: Bytes::from_static(b"h"),
+                expires: TimestampMs(expires),
+                now: TimestampMs(now),
+            }),
+        ]
+    }
+
+    proptest! {
+        /// Whatever is applied: the rows give the same state at every point, two replicas agree (one of
+        /// them reloaded along the way), ids are never reused, and the invariants of placements hold.
+        #[test]
+        fn replicas_agree(commands in prop::collection::vec((any_command(), any::<bool>()), 1..60)) {
+            let (mut one, mut other) = (Control::new(), Control::new());
+            one.apply(&bootstrap(3, 3));
+            other.apply(&bootstrap(3, 3));
+            let mut disks: BTreeMap<NodeId, String> = BTreeMap::new();
+            for (command, reload) in commands {
+                if reload {
+                    other.state = ControlState::load(&other.store).unwrap();
+                }
+                let decoded = ControlCommand::decode(&command.encode()).unwrap();
+                prop_assert_eq!(one.apply(&command), other.apply(&decoded));
+                prop_assert_eq!(&one.state, &other.state);
+                for (id, member) in &one.state.nodes {
+                    let disk = disks.entry(*id).or_insert_with(|| member.disk_id.clone());
+                    prop_assert_eq!(&*disk, &member.disk_id);
+                }
+                for placement in one.state.placements.values() {
+                    prop_assert!(!placement.replicas.is_empty());
+                    prop_assert!(placement.reached <= placement.epoch);
+                    let mut all = placement.replicas.iter().chain(&placement.leaving);
+                    prop_assert!(placement.leaving.iter().all(|node| !placement.replicas.contains(node)));
+                    prop_assert!(all.all(|node| one.state.nodes.contains_key(node)));
+                }
+            }
+        }
     }
 }

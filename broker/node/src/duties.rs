@@ -16,11 +16,11 @@ use std::time::Duration;
 
 use fleetline_cluster::placement::{control_voters, plan};
 use fleetline_cluster::reconcile::{Observed, ReconcileStep, next_step};
-use fleetline_cluster::{ControlCommand, ControlState};
+use fleetline_cluster::{ControlCommand, ControlState, Placement};
 use fleetline_partition::RetentionPolicy;
 use fleetline_raft_driver::Driver;
 use fleetline_raft_group::{Blocking, Group, GroupStatus};
-use fleetline_types::{GroupId, LogIndex, NodeId};
+use fleetline_types::{GroupId, LogIndex, NodeId, PartitionId};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -194,6 +194,7 @@ impl Duties {
                 if let Some(placement) = state.placements.get(&partition.id()) {
                     let status = partition.group().status();
                     self.do_step(partition.group(), &status, &placement.replicas, &BTreeSet::new()).await;
+                    self.report_reached(partition.id(), partition.group(), placement).await;
                 }
             });
             futures::future::join_all(steps).await;
@@ -242,6 +243,23 @@ impl Duties {
             Err(error) => {
                 tracing::info!(group = %group.id(), ?step, %error, "membership step not done, tried again")
             }
+        }
+    }
+
+    /// Tells the control group once a partition consists of the nodes that it was placed on: only then do
+    /// those that left count as empty.
+    async fn report_reached(&self, partition: PartitionId, group: &Group, placement: &Placement) {
+        let consists = |status: &GroupStatus| {
+            let voters: Vec<NodeId> = status.voters.iter().copied().collect();
+            !status.joint && status.learners.is_empty() && placement.same_nodes(&voters)
+        };
+        // The barrier shows that this node leads and that the membership it knew before is committed.
+        if !placement.in_motion() || !consists(&group.status()) || group.read_barrier().await.is_err() {
+            return;
+        }
+        let command = ControlCommand::PlacementReached { partition, epoch: placement.epoch };
+        if let Err(error) = self.control.propose(&command).await {
+            tracing::debug!(%partition, %error, "reached placement was not noted, it is told again");
         }
     }
 
