@@ -1,8 +1,11 @@
 //! Metrics and logs of a process: set up once, at start.
 //!
 //! Metrics are recorded through the `metrics` facade by whoever measures; here is the recorder, and
-//! the text that the operations port serves. Log lines go to standard error.
+//! the text that the operations port serves, with what each metric means (`definitions`). Log lines go
+//! to standard error.
 #![deny(missing_docs)]
+
+pub mod definitions;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
@@ -20,6 +23,7 @@ impl Metrics {
     /// When one is installed already.
     pub fn install() -> Result<Metrics, String> {
         let handle = PrometheusBuilder::new().install_recorder().map_err(|error| error.to_string())?;
+        definitions::describe();
         Ok(Metrics { handle })
     }
 
