@@ -6,6 +6,7 @@
 //! Not here: flags themselves (`client/cli`), what the values do.
 #![deny(missing_docs)]
 
+mod meanings;
 mod quantity;
 
 use std::fmt;
@@ -131,14 +132,15 @@ impl NodeConfig {
                 Err(error) => errors.push(format!("{}: {error}", path.display())),
             }
         }
-        let known = Self::keys();
+        let defaults = Self::defaults();
+        let known: Vec<String> = defaults.keys().cloned().collect();
         for (name, value) in env {
             let Some(key) = name.strip_prefix("FLEETLINE_").map(str::to_ascii_lowercase) else {
                 continue;
             };
             // Other variables with this prefix belong to other parts (FLEETLINE_CONTEXT, …).
-            if known.contains(&key) {
-                table.insert(key, value_of(&value));
+            if let Some(default) = defaults.get(&key) {
+                table.insert(key, value_like(default, &value));
             }
         }
         for key in table.keys().filter(|key| !known.contains(*key)) {
@@ -160,8 +162,8 @@ impl NodeConfig {
         }
     }
 
-    fn keys() -> Vec<String> {
-        toml::Table::try_from(NodeConfig::default()).map(|t| t.keys().cloned().collect()).unwrap_or_default()
+    fn defaults() -> toml::Table {
+        toml::Table::try_from(NodeConfig::default()).unwrap_or_default()
     }
 
     fn with(&self, key: &str, value: toml::Value) -> Result<NodeConfig, String> {
@@ -219,6 +221,19 @@ impl NodeConfig {
             format!("flush_every = {}: use at least 100ms", self.flush_every),
         );
         check(
+            self.dead_after >= self.election_max,
+            format!(
+                "dead_after = {}: a node that is only slow must not lose its replicas, use at least election_max \
+                 ({})",
+                self.dead_after, self.election_max
+            ),
+        );
+        check(
+            !self.advertise.contains(|c: char| c.is_whitespace() || "/[]".contains(c))
+                && self.advertise.matches(':').count() != 1,
+            format!("advertise = {}: name a host or an address, without a port", self.advertise),
+        );
+        check(
             matches!(self.log_format.as_str(), "text" | "json"),
             format!("log_format = {}: use text or json", self.log_format),
         );
@@ -241,9 +256,25 @@ impl NodeConfig {
         }
     }
 
-    /// The whole configuration as TOML.
+    /// The whole configuration as TOML that can be read again, each option with what it means and, where
+    /// it was changed, with its default.
     pub fn effective(&self) -> String {
-        toml::to_string_pretty(self).unwrap_or_else(|error| format!("# can't be printed: {error}\n"))
+        let values = toml::Table::try_from(self).unwrap_or_default();
+        let defaults = Self::defaults();
+        let mut text = String::from(
+            "# Options of a fleetline node. Flags win over FLEETLINE_* variables, those over the file.\n",
+        );
+        for (key, meaning) in meanings::MEANINGS {
+            let (Some(value), Some(default)) = (values.get(*key), defaults.get(*key)) else {
+                continue;
+            };
+            let origin = match value == default {
+                true => "default".to_owned(),
+                false => format!("default: {default}"),
+            };
+            text.push_str(&format!("\n# {meaning} ({origin})\n{key} = {value}\n"));
+        }
+        text
     }
 
     /// The host by which this node is reached.
@@ -255,9 +286,12 @@ impl NodeConfig {
     }
 }
 
-/// A variable's value: a number where it reads like one, else text.
-fn value_of(text: &str) -> toml::Value {
-    text.parse::<i64>().map_or_else(|_| toml::Value::String(text.to_owned()), toml::Value::Integer)
+/// A variable's value: a number where the option is one, else text.
+fn value_like(default: &toml::Value, text: &str) -> toml::Value {
+    match (default, text.parse::<i64>()) {
+        (toml::Value::Integer(_), Ok(number)) => toml::Value::Integer(number),
+        _ => toml::Value::String(text.to_owned()),
+    }
 }
 
 /// How different two keys are: the letters that one has and the other hasn't.
@@ -287,6 +321,51 @@ mod tests {
         config.validate().unwrap();
         let printed = file(&config.effective());
         assert_eq!(NodeConfig::load(Some(printed.path()), env(&[])).unwrap(), config);
+        let changed = NodeConfig { zone: "a \"b\"".to_owned(), partitions: 9, ..config };
+        let text = changed.effective();
+        assert!(text.contains("(default: 4)\npartitions = 9\n"), "{text}");
+        assert!(text.contains("(default)\nreplicas = 3\n"), "{text}");
+        assert_eq!(NodeConfig::load(Some(file(&text).path()), env(&[])).unwrap(), changed);
+    }
+
+    /// Every option has a meaning that is printed with it, and there is none for what isn't one.
+    #[test]
+    fn every_option_is_explained() {
+        let mut explained: Vec<&str> = meanings::MEANINGS.iter().map(|(key, _)| *key).collect();
+        explained.sort_unstable();
+        let defaults = NodeConfig::defaults();
+        let mut options: Vec<&str> = defaults.keys().map(String::as_str).collect();
+        options.sort_unstable();
+        assert_eq!(explained, options);
+    }
+
+    /// A variable is read as its option's type: a zone may be called 7, and partitions may not be many.
+    #[test]
+    fn variables_have_the_type_of_their_option() {
+        let config =
+            NodeConfig::load(None, env(&[("FLEETLINE_ZONE", "7"), ("FLEETLINE_PARTITIONS", "7")])).unwrap();
+        assert_eq!((config.zone.as_str(), config.partitions), ("7", 7));
+        let errors = NodeConfig::load(None, env(&[("FLEETLINE_PARTITIONS", "many")])).unwrap_err();
+        assert!(errors.0[0].starts_with("partitions = \"many\""), "{errors}");
+    }
+
+    /// Hosts with a port or a scheme, and patience shorter than an election, are refused.
+    #[test]
+    fn advertise_and_patience() {
+        for (advertise, ok) in [
+            ("node-1.example", true),
+            ("10.0.0.1", true),
+            ("fd00::1", true),
+            ("node:4433", false),
+            ("quic://node", false),
+            ("[fd00::1]", false),
+            ("a b", false),
+        ] {
+            let config = NodeConfig { advertise: advertise.to_owned(), ..NodeConfig::default() };
+            assert_eq!(config.validate().is_ok(), ok, "{advertise}");
+        }
+        let hasty = NodeConfig { dead_after: Period::from_millis(1000), ..NodeConfig::default() };
+        assert!(hasty.validate().unwrap_err().0[0].starts_with("dead_after = 1s"));
     }
 
     /// The environment wins over the file; variables of other parts are left alone.
