@@ -1,14 +1,25 @@
 //! Filling a batch.
-
-use std::collections::BTreeMap;
+//!
+//! Called by whoever produces: the client crate, gateways. A record is written once, into a buffer
+//! that grows to the size of a batch and is kept; `finish` copies it behind the header and the device
+//! table. Nothing is allocated per record or per device.
+//!
+//! Invariants: what `push` takes, every reader takes, and a record that is refused leaves no trace;
+//! `len` is exactly the length of the batch if it were finished now without compression.
+//!
+//! Not here: when to finish, and numbering (producer, epoch, sequence are given to `finish`).
 
 use bytes::Bytes;
 use fleetline_codec::{Writer, varint_len, zigzag};
 use fleetline_types::TimestampMs;
 
 use crate::PushError;
+use crate::device_table::{DeviceTable, Found};
 use crate::header::{BatchHeader, Compression, HEADER_BYTES, Producer};
-use crate::limits::{BATCH_BYTES_DEFAULT, BATCH_BYTES_MAX, DEVICE_ID_BYTES_MAX, EXPANSION_MAX, RECORDS_MAX};
+use crate::limits::{
+    BATCH_BYTES_DEFAULT, BATCH_BYTES_MAX, DEVICE_ID_BYTES_MAX, EXPANSION_MAX, PROPERTIES_MAX,
+    PROPERTY_BYTES_MAX, RECORDS_MAX,
+};
 
 /// A record as it is put into a batch.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,22 +45,17 @@ pub struct BatchBuilder {
     records_max: u32,
     records: Vec<u8>,
     count: u32,
+    /// The time of the first record; others store the difference.
     base_time: TimestampMs,
-    table: Vec<u8>,
-    devices: BTreeMap<Box<[u8]>, u64>,
+    devices: DeviceTable,
     /// The device of the last record: a run of one device looks nothing up.
-    last_device: u64,
-    last_device_id: Vec<u8>,
+    last_device: u32,
 }
 
 impl Default for BatchBuilder {
     fn default() -> Self {
         BatchBuilder::new(BATCH_BYTES_DEFAULT)
     }
-}
-
-fn prefixed_len(bytes: &[u8]) -> usize {
-    varint_len(bytes.len() as u64) + bytes.len()
 }
 
 impl BatchBuilder {
@@ -62,10 +68,8 @@ impl BatchBuilder {
             records: Vec::new(),
             count: 0,
             base_time: TimestampMs(0),
-            table: Vec::new(),
-            devices: BTreeMap::new(),
+            devices: DeviceTable::new(),
             last_device: 0,
-            last_device_id: Vec::new(),
         }
     }
 
@@ -86,48 +90,54 @@ impl BatchBuilder {
 
     /// Bytes that the batch has when it is finished now, uncompressed.
     pub fn len(&self) -> usize {
-        HEADER_BYTES + varint_len(self.devices.len() as u64) + self.table.len() + self.records.len()
+        let devices = varint_len(u64::from(self.devices.count())) + self.devices.stored().len();
+        HEADER_BYTES + devices + self.records.len()
     }
 
     /// Adds a record.
     ///
     /// # Errors
-    /// When it doesn't fit (the batch is as before).
+    /// When it doesn't fit, or no reader would take it. The batch is as before.
     pub fn push(&mut self, record: &RecordRef<'_>) -> Result<(), PushError> {
-        let first = self.count == 0;
-        let base_time = if first { record.time } else { self.base_time };
+        check(record)?;
+        let fields = fields_len(record);
+        self.check_alone(record, fields)?;
+        let base_time = if self.count == 0 { record.time } else { self.base_time };
         let delta = zigzag(record.time.0.wrapping_sub(base_time.0) as i64);
-        let known = self.known_device(record.device);
-        let device = known.unwrap_or(self.devices.len() as u64);
-        let table_grows = if known.is_none() { prefixed_len(record.device) } else { 0 };
-        let content = content_len(record, device, delta);
-        let grows = varint_len(content as u64) + content + table_grows;
+        let found = match self.devices.is(self.last_device, record.device) {
+            true => Found::Known(self.last_device),
+            false => self.devices.find(record.device),
+        };
+        let (device, table_grows) = match found {
+            Found::Known(index) => (index, 0),
+            Found::Unknown(_) => (self.devices.count(), prefixed_len(record.device)),
+        };
+        let content = varint_len(u64::from(device)) + varint_len(delta) + fields;
         // The device count in front of the table may take one byte more.
-        let limit = self.bytes_max.saturating_sub(HEADER_BYTES + 4);
-        if grows > limit || record.device.len() > DEVICE_ID_BYTES_MAX {
-            return Err(PushError::TooLarge { bytes: grows, limit });
-        }
-        if self.count == self.records_max || self.len() + grows + 1 > self.bytes_max {
+        let grows = varint_len(content as u64) + content + table_grows + 1;
+        if self.count == self.records_max || self.len() + grows > self.bytes_max {
             return Err(PushError::Full);
         }
         self.base_time = base_time;
-        if known.is_none() {
-            self.devices.insert(record.device.into(), device);
-            Writer::new(&mut self.table).varint(record.device.len() as u64).bytes(record.device);
-        }
-        self.last_device = device;
-        self.last_device_id.clear();
-        self.last_device_id.extend_from_slice(record.device);
+        self.last_device = match found {
+            Found::Known(index) => index,
+            Found::Unknown(slot) => self.devices.add(slot, record.device),
+        };
         write_record(&mut self.records, record, device, delta, content);
         self.count += 1;
         Ok(())
     }
 
-    fn known_device(&self, device: &[u8]) -> Option<u64> {
-        if self.count > 0 && self.last_device_id == device {
-            return Some(self.last_device);
+    /// Checks that an empty batch would take the record, whatever is in this one.
+    fn check_alone(&self, record: &RecordRef<'_>, fields: usize) -> Result<(), PushError> {
+        let content = 2 + fields;
+        let bytes = varint_len(content as u64) + content + prefixed_len(record.device);
+        // Behind the header: the device count, and the byte that `push` keeps free for it to grow.
+        let limit = self.bytes_max.saturating_sub(HEADER_BYTES + 2);
+        match bytes > limit {
+            true => Err(PushError::TooLarge { bytes, limit }),
+            false => Ok(()),
         }
-        self.devices.get(device).copied()
     }
 
     /// Ends the batch; `None` when it has no records. The builder is empty then.
@@ -138,13 +148,16 @@ impl BatchBuilder {
         let raw_len = self.len() - HEADER_BYTES;
         let mut batch = Vec::with_capacity(HEADER_BYTES + raw_len);
         batch.resize(HEADER_BYTES, 0);
-        Writer::new(&mut batch).varint(self.devices.len() as u64).bytes(&self.table).bytes(&self.records);
+        let devices = u64::from(self.devices.count());
+        Writer::new(&mut batch).varint(devices).bytes(self.devices.stored()).bytes(&self.records);
         let mut stored_as = Compression::None;
         if compression == Compression::Lz4 {
             let packed = lz4_flex::block::compress(&batch[HEADER_BYTES..]);
             // Not worth it below a tenth, and readers refuse what expands beyond the limit.
             if packed.len() + raw_len / 10 < raw_len && packed.len() * EXPANSION_MAX >= raw_len {
-                batch.truncate(HEADER_BYTES);
+                // A new buffer: the batch is kept for long, and shall not hold the larger one.
+                batch = Vec::with_capacity(HEADER_BYTES + packed.len());
+                batch.resize(HEADER_BYTES, 0);
                 batch.extend_from_slice(&packed);
                 stored_as = Compression::Lz4;
             }
@@ -158,20 +171,39 @@ impl BatchBuilder {
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.records.clear();
-        self.table.clear();
         self.devices.clear();
-        self.last_device_id.clear();
         self.count = 0;
     }
 }
 
-fn content_len(record: &RecordRef<'_>, device: u64, delta: u64) -> usize {
+/// What the reader would refuse may not get in: it would spoil the batch of everybody else in it.
+fn check(record: &RecordRef<'_>) -> Result<(), PushError> {
+    let most = |what, found: usize, limit: usize| match found > limit {
+        true => Err(PushError::OverLimit { what, found, limit }),
+        false => Ok(()),
+    };
+    most("bytes of the device id", record.device.len(), DEVICE_ID_BYTES_MAX)?;
+    most("system properties", record.system.len(), PROPERTIES_MAX)?;
+    for (_, value) in record.system {
+        most("bytes of a system property", value.len(), PROPERTY_BYTES_MAX)?;
+    }
+    most("properties", record.properties.len(), PROPERTIES_MAX)?;
+    for (name, value) in record.properties {
+        most("bytes of a property", name.len().max(value.len()), PROPERTY_BYTES_MAX)?;
+    }
+    Ok(())
+}
+
+fn prefixed_len(bytes: &[u8]) -> usize {
+    varint_len(bytes.len() as u64) + bytes.len()
+}
+
+/// Bytes of a record's fields behind its time, which don't depend on the batch it is in.
+fn fields_len(record: &RecordRef<'_>) -> usize {
     let system: usize = record.system.iter().map(|(_, value)| 1 + prefixed_len(value)).sum();
     let properties: usize =
         record.properties.iter().map(|(name, value)| prefixed_len(name) + prefixed_len(value)).sum();
-    varint_len(device)
-        + varint_len(delta)
-        + varint_len(record.endpoints)
+    varint_len(record.endpoints)
         + varint_len(record.system.len() as u64)
         + system
         + varint_len(record.properties.len() as u64)
@@ -179,16 +211,16 @@ fn content_len(record: &RecordRef<'_>, device: u64, delta: u64) -> usize {
         + prefixed_len(record.body)
 }
 
-fn write_record(out: &mut Vec<u8>, record: &RecordRef<'_>, device: u64, delta: u64, content: usize) {
+fn write_record(out: &mut Vec<u8>, record: &RecordRef<'_>, device: u32, delta: u64, content: usize) {
     let mut writer = Writer::new(out);
-    writer.varint(content as u64).varint(device).varint(delta).varint(record.endpoints);
+    writer.varint(content as u64).varint(u64::from(device)).varint(delta).varint(record.endpoints);
     writer.varint(record.system.len() as u64);
     for (id, value) in record.system {
-        writer.u8(*id).varint(value.len() as u64).bytes(value);
+        writer.u8(*id).prefixed(value);
     }
     writer.varint(record.properties.len() as u64);
     for (name, value) in record.properties {
-        writer.varint(name.len() as u64).bytes(name).varint(value.len() as u64).bytes(value);
+        writer.prefixed(name).prefixed(value);
     }
-    writer.varint(record.body.len() as u64).bytes(record.body);
+    writer.prefixed(record.body);
 }

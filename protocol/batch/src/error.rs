@@ -30,12 +30,22 @@ pub enum BatchError {
     },
 }
 
-/// A record doesn't fit: finish the batch and begin another.
+/// A record wasn't taken. Only for [`PushError::Full`] it helps to finish the batch and begin another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PushError {
     /// The batch has no room for it; an empty one would.
     #[error("batch is full")]
     Full,
+    /// A reader would refuse it.
+    #[error("record has {found} {what}, at most {limit} are allowed")]
+    OverLimit {
+        /// What is too many or too long.
+        what: &'static str,
+        /// How many it has.
+        found: usize,
+        /// How many it may have.
+        limit: usize,
+    },
     /// No batch has room for it.
     #[error("record of {bytes} bytes is over the limit of {limit}")]
     TooLarge {

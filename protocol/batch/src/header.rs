@@ -190,7 +190,7 @@ pub fn restamp(batch: &Bytes, producer: Producer) -> Result<Bytes, BatchError> {
     restamped.write(&mut out);
     let rest = batch.get(HEADER_BYTES..).unwrap_or_default();
     // What the crc covers of a header: all but itself.
-    let covered = |head: &[u8]| [&head[..4], &head[CRC_FROM..HEADER_BYTES]].concat();
+    let covered = |head: &[u8]| -> Vec<u8> { [&head[..4], &head[CRC_FROM..HEADER_BYTES]].concat() };
     let crc = checksum_replace_prefix(header.crc, &covered(batch), &covered(&out), rest.len());
     out[4..CRC_FROM].copy_from_slice(&crc.to_le_bytes());
     out.extend_from_slice(rest);

@@ -25,6 +25,7 @@
 #![deny(missing_docs)]
 
 mod builder;
+mod device_table;
 mod error;
 mod header;
 pub mod limits;

@@ -1,12 +1,23 @@
 //! Reading records out of a batch, without copying.
+//!
+//! Called by whoever consumes: the client crate, route evaluation, functions. A record is checked as a
+//! whole when it is reached; what is handed out are slices that keep the batch alive.
+//!
+//! Invariants: nothing is read of a batch that doesn't verify; a reader takes memory only for the
+//! device table and, of a compressed batch, for the uncompressed bytes, and both are bounded by a
+//! header that was checked before ([`crate::limits`]).
+//!
+//! Not here: which record to begin with (offsets are the stream's), what properties mean.
+
+use std::ops::Range;
 
 use bytes::Bytes;
-use fleetline_codec::{BytesReader, DecodeError, Reader};
+use fleetline_codec::{DecodeError, Reader};
 use fleetline_types::TimestampMs;
 
 use crate::BatchError;
 use crate::header::{BatchHeader, Compression, HEADER_BYTES};
-use crate::limits::{DEVICE_ID_BYTES_MAX, PROPERTIES_MAX, PROPERTY_BYTES_MAX};
+use crate::limits::{BATCH_BYTES_MAX, DEVICE_ID_BYTES_MAX, PROPERTIES_MAX, PROPERTY_BYTES_MAX};
 
 /// One record of a batch; all parts are slices of it.
 #[derive(Clone, Debug)]
@@ -19,19 +30,22 @@ pub struct RecordView {
     pub endpoints: u64,
     /// The payload.
     pub body: Bytes,
-    system: Bytes,
-    properties: Bytes,
+    /// Both property lists as stored; empty when there are none.
+    lists: Bytes,
+    /// Where the items of the system properties lie in `lists`; the application's follow to the end.
+    system: Range<u32>,
+    properties_from: u32,
 }
 
 impl RecordView {
     /// The system properties, in the order of the producer.
     pub fn system(&self) -> SystemProperties {
-        SystemProperties { rest: self.system.clone() }
+        SystemProperties { rest: self.lists.slice(self.system.start as usize..self.system.end as usize) }
     }
 
     /// The application properties, in the order of the producer.
     pub fn properties(&self) -> Properties {
-        Properties { rest: self.properties.clone() }
+        Properties { rest: self.lists.slice(self.properties_from as usize..) }
     }
 }
 
@@ -83,7 +97,10 @@ impl Iterator for Properties {
 pub struct BatchReader {
     header: BatchHeader,
     devices: Vec<Bytes>,
-    reader: BytesReader,
+    /// Device table and records, uncompressed.
+    raw: Bytes,
+    /// Where the next record begins in `raw`.
+    at: usize,
     left: u32,
 }
 
@@ -99,12 +116,15 @@ impl BatchReader {
             Compression::None => stored,
             Compression::Lz4 => unpack(&stored, header.raw_len as usize)?,
         };
-        let mut reader = BytesReader::new(raw);
-        let devices = reader.with(|r| r.count("devices", header.count as usize, 1))?;
-        let devices = (0..devices)
-            .map(|_| prefixed(&mut reader, "device id", DEVICE_ID_BYTES_MAX))
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(BatchReader { header, devices, reader, left: header.count })
+        let mut reader = Reader::new(&raw);
+        let count = reader.count("devices", header.count as usize, 1)?;
+        let mut devices = Vec::with_capacity(count);
+        for _ in 0..count {
+            let len = reader.prefixed("device id", DEVICE_ID_BYTES_MAX)?.len();
+            devices.push(raw.slice(reader.position() - len..reader.position()));
+        }
+        let at = reader.position();
+        Ok(BatchReader { header, devices, raw, at, left: header.count })
     }
 
     /// The batch's header.
@@ -118,57 +138,76 @@ impl BatchReader {
     }
 
     fn record(&mut self) -> Result<RecordView, BatchError> {
-        let len = self.reader.with(|r| r.varint_u32("record length"))? as usize;
-        let mut record = BytesReader::new(self.reader.bytes("record", len)?);
-        let index = record.with(|r| r.varint("record device"))?;
-        let device = usize::try_from(index).ok().and_then(|index| self.devices.get(index));
-        let devices = self.devices.len();
-        let device = device.cloned().ok_or(BatchError::Device { index, devices })?;
-        let delta = record.with(|r| r.varint_signed("record time"))?;
-        let time = TimestampMs(self.header.base_time.0.wrapping_add_signed(delta));
-        let endpoints = record.with(|r| r.varint("record endpoints"))?;
-        let system = span(&mut record, |r| {
-            for _ in 0..r.count("system properties", PROPERTIES_MAX, 2)? {
-                r.u8("system property")?;
-                skip_prefixed(r)?;
-            }
-            Ok(())
-        })?;
-        let properties = span(&mut record, |r| {
-            for _ in 0..r.count("properties", PROPERTIES_MAX, 2)? {
-                skip_prefixed(r)?;
-                skip_prefixed(r)?;
-            }
-            Ok(())
-        })?;
-        let body = prefixed(&mut record, "record body", crate::limits::BATCH_BYTES_MAX)?;
+        let mut reader = Reader::new(&self.raw[self.at..]);
+        let len = reader.varint_u32("record length")? as usize;
+        let mut record = reader.sub("record", len)?;
+        let start = self.at + reader.position() - len;
+        let parts = parse_record(&mut record)?;
         record.finish("record")?;
-        Ok(RecordView { device, time, endpoints, body, system, properties })
+        let devices = self.devices.len();
+        let index = parts.device;
+        let device = usize::try_from(index).ok().and_then(|index| self.devices.get(index));
+        let device = device.cloned().ok_or(BatchError::Device { index, devices })?;
+        let base = parts.lists.start;
+        let has_none = parts.lists.len() == LISTS_EMPTY;
+        self.at = start + len;
+        Ok(RecordView {
+            device,
+            time: TimestampMs(self.header.base_time.0.wrapping_add_signed(parts.time_delta)),
+            endpoints: parts.endpoints,
+            body: self.raw.slice(start + parts.body.start..start + parts.body.end),
+            lists: match has_none {
+                true => Bytes::new(),
+                false => self.raw.slice(start + parts.lists.start..start + parts.lists.end),
+            },
+            system: match has_none {
+                true => 0..0,
+                false => (parts.system.start - base) as u32..(parts.system.end - base) as u32,
+            },
+            properties_from: if has_none { 0 } else { (parts.properties_from - base) as u32 },
+        })
     }
 }
 
-fn prefixed(reader: &mut BytesReader, what: &'static str, limit: usize) -> Result<Bytes, DecodeError> {
-    let len = reader.with(|r| r.varint_up_to(what, limit as u64))?;
-    reader.bytes(what, len as usize)
+/// Bytes of two property lists without items: a count of zero each.
+const LISTS_EMPTY: usize = 2;
+
+/// A record that was checked; places are counted from its beginning.
+struct Parts {
+    device: u64,
+    time_delta: i64,
+    endpoints: u64,
+    /// Both property lists, from the count of the first on.
+    lists: Range<usize>,
+    /// The items of the system properties.
+    system: Range<usize>,
+    /// Where the items of the application properties begin; they go to the end of `lists`.
+    properties_from: usize,
+    body: Range<usize>,
 }
 
-fn skip_prefixed(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
-    let len = reader.varint_up_to("property", PROPERTY_BYTES_MAX as u64)?;
-    reader.bytes("property", len as usize).map(drop)
-}
-
-/// Checks a counted list and gives its items as one slice, without the count in front.
-fn span(
-    reader: &mut BytesReader,
-    check: impl Fn(&mut Reader<'_>) -> Result<(), DecodeError>,
-) -> Result<Bytes, DecodeError> {
-    let mut ahead = reader.clone();
-    ahead.with(check)?;
-    let whole = reader.bytes("properties", ahead.position() - reader.position())?;
-    let mut count = Reader::new(&whole);
-    count.varint("count")?;
-    let start = count.position();
-    Ok(whole.slice(start..))
+fn parse_record(r: &mut Reader<'_>) -> Result<Parts, DecodeError> {
+    let device = r.varint("record device")?;
+    let time_delta = r.varint_signed("record time")?;
+    let endpoints = r.varint("record endpoints")?;
+    let lists = r.position();
+    let count = r.count("system properties", PROPERTIES_MAX, 2)?;
+    let system = r.position();
+    for _ in 0..count {
+        r.u8("system property")?;
+        r.prefixed("system property", PROPERTY_BYTES_MAX)?;
+    }
+    let system = system..r.position();
+    let count = r.count("properties", PROPERTIES_MAX, 2)?;
+    let properties_from = r.position();
+    for _ in 0..count {
+        r.prefixed("property name", PROPERTY_BYTES_MAX)?;
+        r.prefixed("property value", PROPERTY_BYTES_MAX)?;
+    }
+    let lists = lists..r.position();
+    let len = r.prefixed("record body", BATCH_BYTES_MAX)?.len();
+    let body = r.position() - len..r.position();
+    Ok(Parts { device, time_delta, endpoints, lists, system, properties_from, body })
 }
 
 fn unpack(stored: &[u8], raw_len: usize) -> Result<Bytes, BatchError> {
@@ -190,8 +229,8 @@ impl Iterator for BatchReader {
         }
         self.left -= 1;
         let mut record = self.record();
-        if self.left == 0 && record.is_ok() && !self.reader.is_empty() {
-            let count = self.reader.remaining();
+        if self.left == 0 && record.is_ok() && self.at < self.raw.len() {
+            let count = self.raw.len() - self.at;
             record = Err(DecodeError::Trailing { what: "batch", count }.into());
         }
         if record.is_err() {

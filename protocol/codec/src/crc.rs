@@ -21,10 +21,9 @@ pub fn checksum_combine(first: u32, second: u32, second_len: usize) -> u32 {
 /// part of the checksum is carried over, not made anew.
 pub fn checksum_replace_prefix(crc: u32, old: &[u8], new: &[u8], rest_len: usize) -> u32 {
     debug_assert_eq!(old.len(), new.len());
-    // Linear: crc(prefix ++ rest) = shift(crc(prefix), rest_len) ^ crc(rest).
-    let old_part = checksum_combine(checksum(old), 0, rest_len);
-    let new_part = checksum_combine(checksum(new), 0, rest_len);
-    crc ^ old_part ^ new_part
+    // Linear: crc(prefix ++ rest) = shift(crc(prefix), rest_len) ^ crc(rest), so the difference of
+    // the prefixes, shifted, is the difference of the whole.
+    crc ^ checksum_combine(checksum(old) ^ checksum(new), 0, rest_len)
 }
 
 #[cfg(test)]
