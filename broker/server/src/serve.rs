@@ -96,10 +96,8 @@ pub async fn run(args: ServeArgs) -> Result<(), CliError> {
         _ = tokio::signal::ctrl_c() => Ok(()),
         _ = terminate.recv() => Ok(()),
     };
-    if stopped.is_err() {
-        // What failed may be the disk: nothing that follows may claim that it was saved.
-        return stopped;
-    }
+    // When what failed may be the disk, nothing that follows may claim that it was saved.
+    stopped?;
     tracing::info!("stopping: leadership is handed over first");
     node.shutdown().await;
     Ok(())
