@@ -93,17 +93,17 @@ pub enum ClusterCommand {
 pub(crate) async fn run(context: &ContextArgs, command: ClusterCommand) -> Result<(), CliError> {
     match command {
         ClusterCommand::Init => {
-            println!(
+            say!(
                 "`fleetline serve --data DIR` on an empty folder makes a cluster of one node; nothing else is needed."
             );
-            println!(
+            say!(
                 "Then `fleetline cluster token` gives a token by which others join: `fleetline serve --join TOKEN`."
             );
             return Ok(());
         }
         ClusterCommand::Join => {
-            println!("Make a token on a machine with the cluster's context: `fleetline cluster token`");
-            println!(
+            say!("Make a token on a machine with the cluster's context: `fleetline cluster token`");
+            say!(
                 "Start the new node with it:                          `fleetline serve --data DIR --join TOKEN`"
             );
             return Ok(());
@@ -115,7 +115,7 @@ pub(crate) async fn run(context: &ContextArgs, command: ClusterCommand) -> Resul
     match command {
         ClusterCommand::Status { json } => return status(&admin, json).await,
         ClusterCommand::Token { valid_for } => {
-            println!("{}", admin.create_join_token(valid_for).await?);
+            say!("{}", admin.create_join_token(valid_for).await?);
             eprintln!("use it with: fleetline serve --data DIR --join TOKEN");
         }
         ClusterCommand::Drain { node: id, fewer_replicas } => {
@@ -123,26 +123,24 @@ pub(crate) async fn run(context: &ContextArgs, command: ClusterCommand) -> Resul
                 check_replicas_without(&admin.metadata().await?, node(id))?;
             }
             admin.change(ClusterChange::Drain(node(id))).await?;
-            println!("node {id} is being drained; `fleetline cluster status` shows how far it is");
+            say!("node {id} is being drained; `fleetline cluster status` shows how far it is");
         }
         ClusterCommand::Undrain { node: id } => {
             admin.change(ClusterChange::Undrain(node(id))).await?;
-            println!("node {id} takes replicas again");
+            say!("node {id} takes replicas again");
         }
         ClusterCommand::Remove { node: id, force, wait } => {
             remove(&admin, node(id), force, wait).await?;
-            println!("node {id} is removed; its id is never used again");
+            say!("node {id} is removed; its id is never used again");
         }
         ClusterCommand::Replace { old, new } => {
             admin.change(ClusterChange::Replace { old: node(old), new: node(new) }).await?;
-            println!(
-                "node {new} takes the place of node {old}; `fleetline cluster status` shows how far it is"
-            );
+            say!("node {new} takes the place of node {old}; `fleetline cluster status` shows how far it is");
         }
         ClusterCommand::TransferLeader { partition, to } => {
             let partition = PartitionId(partition);
             admin.change(ClusterChange::TransferLeader { partition, to: node(to) }).await?;
-            println!("node {to} is the preferred leader of partition {} and takes over", partition.0);
+            say!("node {to} is the preferred leader of partition {} and takes over", partition.0);
         }
         ClusterCommand::Init | ClusterCommand::Join => {}
     }
@@ -273,15 +271,12 @@ fn to_json(status: &Status) -> Value {
 async fn status(admin: &Admin, json: bool) -> Result<(), CliError> {
     let status = gather(admin).await?;
     if json {
-        println!("{:#}", to_json(&status));
+        say!("{:#}", to_json(&status));
         return Ok(());
     }
     let leader = status.metadata.control_leader.map_or("none".to_owned(), |node| node.0.to_string());
-    println!("cluster {}   control leader {leader}   durability quorum-fsync\n", status.metadata.cluster);
-    println!(
-        "{:>5}  {:<22} {:<10} {:<9} {:>5} {:>8}",
-        "node", "address", "zone", "state", "leads", "replicas"
-    );
+    say!("cluster {}   control leader {leader}   durability quorum-fsync\n", status.metadata.cluster);
+    say!("{:>5}  {:<22} {:<10} {:<9} {:>5} {:>8}", "node", "address", "zone", "state", "leads", "replicas");
     for info in &status.metadata.nodes {
         let state = match (info.alive && !status.silent.contains(&info.node), info.draining) {
             (false, _) => "away",
@@ -291,21 +286,31 @@ async fn status(admin: &Admin, json: bool) -> Result<(), CliError> {
         let zone = if info.zone.is_empty() { "-" } else { &info.zone };
         let count = |map: &BTreeMap<NodeId, usize>| map.get(&info.node).copied().unwrap_or(0);
         let (leads, replicas) = (count(&status.leads), count(&status.replicas));
-        println!(
+        say!(
             "{:>5}  {:<22} {zone:<10} {state:<9} {leads:>5} {replicas:>8}",
-            info.node.0, info.client_address
+            info.node.0,
+            info.client_address
         );
     }
-    println!(
+    say!(
         "\n{:>9} {:>6} {:>5}  {:<12} {:<9} {:>12} {:>12} {:>6} {:>12} {:>7}",
-        "partition", "leader", "term", "voters", "learners", "start", "end", "lag", "bytes", "damaged"
+        "partition",
+        "leader",
+        "term",
+        "voters",
+        "learners",
+        "start",
+        "end",
+        "lag",
+        "bytes",
+        "damaged"
     );
     for info in status.partitions.values() {
         let list = |nodes: &[NodeId]| {
             let text: Vec<String> = nodes.iter().map(|node| node.0.to_string()).collect();
             if text.is_empty() { "-".to_owned() } else { text.join(",") }
         };
-        println!(
+        say!(
             "{:>9} {:>6} {:>5}  {:<12} {:<9} {:>12} {:>12} {:>6} {:>12} {:>7}",
             info.partition.0,
             info.leader.map_or("none".to_owned(), |node| node.0.to_string()),

@@ -5,6 +5,13 @@
 //!
 //! Not here: `serve` and `demo`, which run a node (`broker/server`).
 
+/// Prints a line of a result. Whoever read standard output may have gone (`… | head`): that is no failure.
+macro_rules! say {
+    ($($text:tt)*) => {
+        drop(std::io::Write::write_all(&mut std::io::stdout(), format!("{}\n", format_args!($($text)*)).as_bytes()))
+    };
+}
+
 mod cluster;
 mod context;
 mod error;

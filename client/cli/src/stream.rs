@@ -11,7 +11,7 @@ use fleetline_client::{
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt, BufReader, stdin};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, stdin};
 use tokio::sync::mpsc;
 
 use crate::time::{read_from, show};
@@ -104,6 +104,8 @@ pub(crate) async fn run(context: &ContextArgs, command: StreamCommand) -> Result
     }
 }
 
+/// Bytes of a line of standard input.
+const LINE_BYTES_MAX: u64 = 16 << 20;
 /// Receipts that wait for their answer at the most.
 const OPEN_MAX: usize = 100_000;
 
@@ -161,9 +163,11 @@ async fn produce(client: &Client, args: &ProduceArgs) -> Result<(), CliError> {
     progress.finish_and_clear();
     let seconds = begun.elapsed().as_secs_f64();
     let rate = outcomes.ok as f64 / seconds.max(0.001);
-    println!(
+    say!(
         "ok {}  failed {}  unknown {}  in {seconds:.2} s ({rate:.0} records/s)",
-        outcomes.ok, outcomes.failed, outcomes.unknown
+        outcomes.ok,
+        outcomes.failed,
+        outcomes.unknown
     );
     sent?;
     match (outcomes.failed, outcomes.unknown, outcomes.first_error) {
@@ -196,13 +200,37 @@ async fn produce_lines(
     args: &ProduceArgs,
     receipts: &mpsc::Sender<SendReceipt>,
 ) -> Result<(), CliError> {
-    let mut lines = BufReader::new(stdin()).lines();
-    while let Some(line) = lines.next_line().await? {
-        let (key, body) = line.split_once('\t').unwrap_or((&args.key, &line));
+    // Bodies are bytes: lines need not be text.
+    let mut lines = BufReader::new(stdin());
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = (&mut lines).take(LINE_BYTES_MAX + 1).read_until(b'\n', &mut line).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        let whole = line.strip_suffix(b"\n");
+        if whole.is_none() && read as u64 > LINE_BYTES_MAX {
+            return Err(CliError::Failed(format!("a line is longer than {LINE_BYTES_MAX} bytes: split it")));
+        }
+        let (key, body) = key_and_body(whole.unwrap_or(&line), &args.key)?;
         let receipt = producer.send(Record::new(key, body)).await?;
         drop(receipts.send(receipt).await);
     }
-    Ok(())
+}
+
+/// Splits `KEY<TAB>BODY`; a line without a tab is a body of `key`. A carriage return at the end goes.
+fn key_and_body<'a>(line: &'a [u8], key: &'a str) -> Result<(&'a str, &'a [u8]), CliError> {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let Some(at) = line.iter().position(|byte| *byte == b'\t') else {
+        return Ok((key, line));
+    };
+    let named = std::str::from_utf8(&line[..at]);
+    let key = named.map_err(|_| {
+        let shown = String::from_utf8_lossy(&line[..at.min(64)]).into_owned();
+        CliError::Failed(format!("key {shown:?} before the tab is not UTF-8: only the body may be bytes"))
+    })?;
+    Ok((key, &line[at + 1..]))
 }
 
 /// Prints records until enough are printed.
@@ -315,4 +343,25 @@ async fn consume_group(client: &Client, group: &str, from: ReadFrom, show: ShowA
         .await
         .map_err(|_| CliError::Failed("could not leave in time; the session will expire".to_owned()))??;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A line names its key before the first tab, or has the default one; bytes stay as they are.
+    #[test]
+    fn lines() {
+        let table: [(&[u8], &str, &[u8]); 5] = [
+            (b"21.5", "cli", b"21.5"),
+            (b"t-7\t21.5\tC", "t-7", b"21.5\tC"),
+            (b"\tx\r", "", b"x"),
+            (b"", "cli", b""),
+            (b"k\t\xfe", "k", b"\xfe"),
+        ];
+        for (line, key, body) in table {
+            assert_eq!(key_and_body(line, "cli").unwrap(), (key, body));
+        }
+        assert!(key_and_body(b"\xff\tx", "cli").unwrap_err().to_string().contains("not UTF-8"));
+    }
 }
