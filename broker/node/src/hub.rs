@@ -1,6 +1,7 @@
 //! The broker as fronts see it, on this node.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,6 +28,8 @@ pub(crate) struct NodeHub {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) cluster: String,
     pub(crate) partitions: u32,
+    /// The cluster knows this node's addresses, and clients on this machine find what they need.
+    pub(crate) announced: AtomicBool,
 }
 
 impl NodeHub {

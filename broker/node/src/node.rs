@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fleetline_auth::{Authority, ClientAuth, DataCerts, Role, identity_of};
@@ -104,6 +105,7 @@ impl Node {
             clock,
             cluster: identity.cluster.clone(),
             partitions: identity.partitions,
+            announced: AtomicBool::new(false),
         });
         let front = start_front(&config, &data, &identity, &certs, hub.clone())?;
         let ops = start_ops(&config, hub.clone(), metrics).await?;
@@ -118,7 +120,7 @@ impl Node {
             failed: failing,
         };
         let mut loops = duties.clone().start();
-        loops.spawn(announce(config, data, identity, control));
+        loops.spawn(announce(config, data, identity, hub.clone()));
         tracing::info!(%node, client = %front.local_addr(), ops = %ops.local_addr(), "node is running");
         Ok(Node { hub, duties, loops, front, ops, failed })
     }
@@ -315,10 +317,10 @@ async fn bootstrap(
 
 /// Tells the cluster this node's addresses and feature level, places a new hub's partitions, and writes
 /// what clients on this machine need. Goes on until all is done.
-async fn announce(config: NodeConfig, data: DataDir, identity: Identity, control: Control) {
+async fn announce(config: NodeConfig, data: DataDir, identity: Identity, hub: Arc<NodeHub>) {
     loop {
-        match announce_once(&config, &data, &identity, &control).await {
-            Ok(()) => return,
+        match announce_once(&config, &data, &identity, &hub.control).await {
+            Ok(()) => return hub.announced.store(true, Ordering::Relaxed),
             Err(error) => tracing::debug!(error, "not announced yet"),
         }
         tokio::time::sleep(Duration::from_millis(300)).await;

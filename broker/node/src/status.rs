@@ -1,6 +1,7 @@
 //! What the operations port tells: readiness, status, and the metrics that are read at that moment.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use fleetline_gateway::hub::Hub;
 use serde_json::{Value, json};
@@ -11,6 +12,9 @@ use crate::hub::NodeHub;
 pub(crate) fn ready(hub: &NodeHub) -> Result<(), String> {
     if hub.control.leader().is_none() {
         return Err("the control group has no leader that this node knows".to_owned());
+    }
+    if !hub.announced.load(Ordering::Relaxed) {
+        return Err("the cluster does not know this node's addresses yet".to_owned());
     }
     let orphans: Vec<u32> = hub
         .hosting

@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
 use fleetline_cli::CliError;
+use fleetline_client::model::PartitionInfo;
 use fleetline_client::{Client, ClientOptions, GroupEvent, GroupOptions, PartitionId, Producer, Record};
 use fleetline_node::Node;
 use fleetline_telemetry::{LogFormat, Metrics, init_logs};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::serve::ServeArgs;
 
@@ -35,6 +36,8 @@ pub struct DemoArgs {
 struct Seen {
     received: AtomicU64,
     sent: AtomicU64,
+    /// Per partition where the consumer group reads on.
+    next: Mutex<BTreeMap<PartitionId, u64>>,
 }
 
 /// The newest value of a device, for the picture.
@@ -51,7 +54,7 @@ fn failed(error: impl std::fmt::Display) -> CliError {
 
 /// Runs the demo until Ctrl-C.
 pub async fn run(args: DemoArgs) -> Result<(), CliError> {
-    init_logs("warn", LogFormat::Text).map_err(failed)?;
+    init_logs("warn,openraft=error", LogFormat::Text).map_err(failed)?;
     let metrics = Metrics::install().map_err(failed)?;
     println!("fleetline demo: starting a node on {}", args.data.display());
     let config = ServeArgs { data: Some(args.data.clone()), ..ServeArgs::default() }.to_config()?;
@@ -62,8 +65,9 @@ pub async fn run(args: DemoArgs) -> Result<(), CliError> {
     let seen = Arc::new(Seen::default());
     let (readings, incoming) = mpsc::channel(1024);
     let producer = client.producer(Default::default())?;
-    let sending = tokio::spawn(send(producer.clone(), args.devices, seen.clone()));
-    let reading = tokio::spawn(read(client.clone(), readings, seen.clone()));
+    let (stop, stopped) = watch::channel(false);
+    let sending = tokio::spawn(send(producer, args.devices, seen.clone(), stopped.clone()));
+    let reading = tokio::spawn(read(client.clone(), readings, seen.clone(), stopped));
     let showing = show(client, incoming, seen.clone());
     let limit = async {
         match args.seconds {
@@ -76,9 +80,12 @@ pub async fn run(args: DemoArgs) -> Result<(), CliError> {
         _ = tokio::signal::ctrl_c() => {}
         () = limit => {}
     }
-    sending.abort();
-    producer.flush().await;
-    reading.abort();
+    stop.send_replace(true);
+    for task in [sending, reading] {
+        if let Err(error) = task.await {
+            eprintln!("a part of the demo failed: {error}");
+        }
+    }
     let (sent, received) = (seen.sent.load(Ordering::Relaxed), seen.received.load(Ordering::Relaxed));
     println!("\nsent {sent} records, every one acknowledged by the disk; read {received}");
     node.shutdown().await;
@@ -103,11 +110,14 @@ async fn connect(context: &Path) -> Result<Client, CliError> {
 }
 
 /// Thermometers that wander, ten times a second each.
-async fn send(producer: Producer, devices: u64, seen: Arc<Seen>) {
+async fn send(producer: Producer, devices: u64, seen: Arc<Seen>, mut stopped: watch::Receiver<bool>) {
     let mut ticks = tokio::time::interval(Duration::from_millis(100));
     let mut values: Vec<f64> = (0..devices).map(|n| 18.0 + n as f64 / 4.0).collect();
     for step in 0u64.. {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = stopped.changed() => return,
+        }
         let mut open = Vec::with_capacity(values.len());
         for (device, value) in values.iter_mut().enumerate() {
             let phase = (step as f64 / 20.0) + device as f64;
@@ -127,14 +137,23 @@ async fn send(producer: Producer, devices: u64, seen: Arc<Seen>) {
     }
 }
 
-/// A member of the consumer group `demo`.
-async fn read(client: Client, readings: mpsc::Sender<Reading>, seen: Arc<Seen>) {
+/// A member of the consumer group `demo`. It leaves in the end: the next run needn't wait for its session.
+async fn read(
+    client: Client,
+    readings: mpsc::Sender<Reading>,
+    seen: Arc<Seen>,
+    mut stopped: watch::Receiver<bool>,
+) {
     let mut member = match client.group("demo", GroupOptions::default()).await {
         Ok(member) => member,
         Err(error) => return eprintln!("consumer group: {error}"),
     };
     loop {
-        let batch = match member.next().await {
+        let event = tokio::select! {
+            event = member.next() => event,
+            _ = stopped.changed() => break,
+        };
+        let batch = match event {
             Ok(GroupEvent::Batch(batch)) => batch,
             Ok(_) => continue,
             Err(error) => return eprintln!("consumer group: {error}"),
@@ -147,13 +166,19 @@ async fn read(client: Client, readings: mpsc::Sender<Reading>, seen: Arc<Seen>) 
                 offset: record.offset.0,
                 value: String::from_utf8_lossy(&record.body).parse().unwrap_or(f64::NAN),
             };
-            if readings.send(reading).await.is_err() {
-                return;
-            }
+            // The picture may be gone already: then there is nobody to show it to.
+            drop(readings.send(reading).await);
         }
-        if let Err(error) = member.checkpoint(batch.partition(), batch.next_offset()).await {
+        let (partition, next) = (batch.partition(), batch.next_offset());
+        seen.next.lock().unwrap_or_else(PoisonError::into_inner).insert(partition, next.0);
+        if let Err(error) = member.checkpoint(partition, next).await {
             eprintln!("checkpoint: {error}");
         }
+    }
+    match tokio::time::timeout(Duration::from_secs(5), member.leave()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => eprintln!("consumer group: {error}"),
+        Err(_) => eprintln!("consumer group: could not leave in time; its session will expire"),
     }
 }
 
@@ -179,24 +204,34 @@ async fn show(
                 rate = if rate == 0.0 { per_second } else { rate * 0.7 + per_second * 0.3 };
                 before = received;
                 let infos = client.admin().partitions().await?;
-                let ends: Vec<String> = infos
-                    .iter()
-                    .flat_map(|node| node.partitions.iter().flatten())
-                    .map(|info| format!("{}: {}", info.partition, info.high_watermark.0))
-                    .collect();
+                let infos = infos.iter().flat_map(|node| node.partitions.iter().flatten());
+                let ends: Vec<String> = infos.map(|info| partition_line(info, &seen)).collect();
                 match live {
                     true => draw(&devices, rate, &ends)?,
-                    false => println!("{rate:.0} records/s  {}", ends.join("  ")),
+                    false => println!("{rate:.0} records/s   {}", ends.join("   ")),
                 }
             }
         }
     }
 }
 
+/// `p0 n1 end 117 lag 3`: leader, end of the stream, and how far the consumer group is behind it.
+fn partition_line(info: &PartitionInfo, seen: &Seen) -> String {
+    let next = seen.next.lock().unwrap_or_else(PoisonError::into_inner).get(&info.partition).copied();
+    let leader = info.leader.map_or("no leader".to_owned(), |leader| leader.to_string());
+    let end = info.high_watermark.0;
+    let lag = next.map_or("?".to_owned(), |next| end.saturating_sub(next).to_string());
+    format!("{} {leader} end {end} lag {lag}", info.partition)
+}
+
 fn draw(devices: &BTreeMap<String, Reading>, rate: f64, ends: &[String]) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
     write!(out, "\x1b[H\x1b[J")?;
-    writeln!(out, "fleetline demo   {rate:.0} records/s   {}   (Ctrl-C ends)\n", ends.join("   "))?;
+    writeln!(out, "fleetline demo   {rate:.0} records/s   (Ctrl-C ends)\n")?;
+    for row in ends.chunks(4) {
+        writeln!(out, "{}", row.join("   "))?;
+    }
+    writeln!(out)?;
     for reading in devices.values() {
         let length = (reading.value.clamp(0.0, 40.0) * 1.2) as usize;
         let bar = "█".repeat(length);
