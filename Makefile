@@ -10,10 +10,12 @@ SECONDS ?= 5
 PEERS ?= 1
 SEED ?= 1
 
-.PHONY: help run test setup fmt lint unit loom sim bench deny
+.PHONY: help run test setup fmt lint loom sim sim-test bench deny
+# Seeds tokio's own draws, so that a simulation repeats exactly; other flags, so a folder of its own.
+SIM = . .ci/env.sh && RUSTFLAGS="--cfg tokio_unstable" CARGO_TARGET_DIR=target/sim cargo
 
 help: ## Shows this list.
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 18
 
 setup:
 	@.ci/setup.sh
@@ -28,6 +30,7 @@ test: setup ## Runs every test: format, lints, units, contracts, crash points, s
 	@echo "== licences and advisories"; $(MAKE) --no-print-directory deny
 	@echo "== the binary under test"; $(CARGO) build --quiet -p fleetline
 	@echo "== tests";       $(CARGO) test --workspace --features fleetline-state/rocks
+	@echo "== simulation, run twice and compared"; $(MAKE) --no-print-directory sim-test
 	@echo "== loom models"; $(MAKE) --no-print-directory loom
 	@echo "all tests passed"
 
@@ -41,7 +44,10 @@ loom: setup ## Explores the interleavings of what is synchronised by hand.
 	  cargo test --quiet -p fleetline-log --lib queue
 
 sim: setup ## Simulates a cluster from a seed: make sim SEED=7
-	@$(CARGO) run --quiet -p fleetline-sim -- --seed $(SEED)
+	@$(SIM) run --quiet -p fleetline-sim -- --seed $(SEED)
+
+sim-test: setup
+	@$(SIM) test --quiet -p fleetline-sim
 
 bench: setup ## Measures: make bench WHAT=core SECONDS=5 PEERS=1; JSON lines on standard output.
 	@. .ci/env.sh && cargo build --quiet --release -p fleetline -p fleetline-load >&2
