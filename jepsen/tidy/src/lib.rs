@@ -1,1 +1,0 @@
-//! Checks of the source itself, run as a test.
