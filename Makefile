@@ -27,14 +27,14 @@ run: setup ## Starts one node with devices that send and a group that reads, and
 test: setup ## Runs every test: format, lints, units, contracts, crash points, simulation, real processes.
 	@echo "== format";      $(CARGO) fmt --all --check
 	@echo "== lints";       $(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
-	@echo "== licences and advisories"; $(MAKE) --no-print-directory deny
+	@echo "== licences, bans and sources"; $(MAKE) --no-print-directory deny
 	@echo "== the binary under test"; $(CARGO) build --quiet -p fleetline
 	@echo "== tests";       $(CARGO) test --workspace --features fleetline-state/rocks
 	@echo "== simulation, run twice and compared"; $(MAKE) --no-print-directory sim-test
 	@echo "== loom models"; $(MAKE) --no-print-directory loom
 	@echo "all tests passed"
 
-deny: ## Checks licences and advisories of all dependencies (needs cargo-deny; FLEETLINE_DENY=1 installs it).
+deny: ## Checks licences, bans and sources of all dependencies (needs cargo-deny; FLEETLINE_DENY=1 installs it).
 	@if [ "$${FLEETLINE_DENY:-0}" = 1 ] && ! command -v cargo-deny >/dev/null; then cargo install --locked cargo-deny; fi; \
 	if command -v cargo-deny >/dev/null; then cargo deny --log-level error check licenses bans sources; \
 	else echo "cargo-deny is not installed: skipped (FLEETLINE_DENY=1 make deny installs it, some minutes)"; fi

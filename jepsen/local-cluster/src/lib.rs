@@ -2,9 +2,10 @@
 //!
 //! Used by the tests in `tests/` and by later campaigns. A [`LocalCluster`] starts nodes of the
 //! real binary with folders under one temporary directory, waits until they are ready, and can
-//! kill, pause, resume and restart them. What clients saw goes to `fleetline-checker`.
+//! kill, pause, resume and restart them. What clients saw is accounted
+//! for in the tests (`account.rs`); nothing records a history for `fleetline-checker` yet.
 //!
-//! Not here: what to do with a cluster (the tests), what a history must satisfy (the checker).
+//! Not here: what to do with a cluster (the tests).
 
 mod binary;
 mod http;
