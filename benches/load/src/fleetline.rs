@@ -1,6 +1,6 @@
 //! Fleetline: real processes, the client crate, batches as a gateway or an eager producer makes them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,13 +8,17 @@ use fleetline_client::model::ReadFrom;
 use fleetline_client::{Client, ClientOptions, ConsumerOptions, PartitionId, Producer, Record};
 
 use crate::Outcome;
-use crate::load::{Load, Measured, Shape, Target, run};
-use crate::process::{Servers, beside, free_port};
+use crate::load::{Flight, Load, Measured, Shape, Target, run};
+use crate::process::{Servers, beside, free_ports};
 
 /// Partitions of the hub that is appended to.
 const PARTITIONS: u32 = 6;
 /// Bytes of records that one unit of a saturating load holds: what fills a batch of the client.
 const UNIT_BYTES: usize = 60_000;
+/// Units in flight at saturation, over all producers: eight batches a partition.
+const UNITS_IN_FLIGHT: usize = 48;
+/// How long a read may bring nothing.
+const READ_PATIENCE: Duration = Duration::from_secs(30);
 
 struct Cluster {
     servers: Servers,
@@ -24,39 +28,33 @@ struct Cluster {
 async fn start(nodes: usize, partitions: u32) -> Outcome<Cluster> {
     let binary = beside("fleetline")?;
     let mut servers = Servers::new()?;
-    let mut token = None;
-    let mut client = None;
-    for number in 1..=nodes {
-        let data: PathBuf = servers.root().join(format!("n{number}"));
-        let address =
-            || Ok::<_, Box<dyn std::error::Error + Send + Sync>>(format!("127.0.0.1:{}", free_port()?));
+    let ports = free_ports(3 * nodes)?;
+    let serve = |number: usize, servers: &mut Servers, join: Option<String>| -> Outcome<PathBuf> {
+        let data = servers.root().join(format!("n{number}"));
+        let address = |which: usize| format!("127.0.0.1:{}", ports[3 * number + which]);
         let mut arguments = vec!["serve".to_owned(), "--data".to_owned(), data.display().to_string()];
-        arguments.extend(["--listen".to_owned(), address()?, "--peer-listen".to_owned(), address()?]);
-        arguments.extend([
-            "--ops-listen".to_owned(),
-            address()?,
-            "--partitions".to_owned(),
-            partitions.to_string(),
-        ]);
-        if let Some(token) = &token {
-            arguments.extend(["--join".to_owned(), String::clone(token)]);
-        }
+        arguments.extend(["--listen".to_owned(), address(0), "--peer-listen".to_owned(), address(1)]);
+        arguments.extend(["--ops-listen".to_owned(), address(2)]);
+        arguments.extend(["--partitions".to_owned(), partitions.to_string()]);
+        arguments.extend(join.into_iter().flat_map(|token| ["--join".to_owned(), token]));
         servers.start(&binary, arguments)?;
-        if number == 1 {
-            let connected = connect(&data.join("client")).await?;
-            token = Some(connected.admin().create_join_token(Duration::from_secs(3600)).await?);
-            client = Some(connected);
-        }
+        Ok(data)
+    };
+    let first = serve(0, &mut servers, None)?;
+    let client = connect(&first.join("client"), &mut servers).await?;
+    for number in 1..nodes {
+        let token = client.admin().create_join_token(Duration::from_secs(3600)).await?;
+        serve(number, &mut servers, Some(token))?;
     }
-    let client = client.ok_or("no nodes")?;
     let replicas = if nodes >= 3 { 3 } else { 1 };
-    wait_replicated(&client, nodes, partitions, replicas).await?;
+    wait_replicated(&client, nodes, partitions, replicas, &mut servers).await?;
     Ok(Cluster { servers, client })
 }
 
-async fn connect(context: &std::path::Path) -> Outcome<Client> {
+async fn connect(context: &Path, servers: &mut Servers) -> Outcome<Client> {
     let mut last = None;
     for _ in 0..600 {
+        servers.check()?;
         if let Ok(options) = ClientOptions::from_context(context) {
             match Client::connect(options).await {
                 Ok(client) => return Ok(client),
@@ -69,9 +67,16 @@ async fn connect(context: &std::path::Path) -> Outcome<Client> {
 }
 
 /// Waits until every partition has its replicas and leaders are spread.
-async fn wait_replicated(client: &Client, nodes: usize, partitions: u32, replicas: usize) -> Outcome<()> {
+async fn wait_replicated(
+    client: &Client,
+    nodes: usize,
+    partitions: u32,
+    replicas: usize,
+    servers: &mut Servers,
+) -> Outcome<()> {
     let begun = Instant::now();
     loop {
+        servers.check()?;
         let infos = client.admin().partitions().await?;
         let led: Vec<_> = infos
             .iter()
@@ -120,8 +125,9 @@ fn devices(producer: &Producer) -> Vec<String> {
     let mut chosen: Vec<Option<String>> = vec![None; PARTITIONS as usize];
     for n in 0.. {
         let device = format!("device-{n}");
-        let place = producer.partition_of(&device).0 as usize;
-        chosen[place].get_or_insert(device);
+        if let Some(place) = chosen.get_mut(producer.partition_of(&device).0 as usize) {
+            place.get_or_insert(device);
+        }
         if chosen.iter().all(Option::is_some) {
             break;
         }
@@ -140,22 +146,31 @@ fn appends(client: &Client, bytes: usize, records: u64) -> Outcome<Appends> {
     })
 }
 
+/// Units that each fill a batch, enough of them to keep all partitions busy.
+fn eager(bytes: usize) -> Shape {
+    Shape { records_per_unit: (UNIT_BYTES / (bytes + 8)) as u64, in_flight: UNITS_IN_FLIGHT }
+}
+
 /// Appends to a cluster of `nodes`.
 pub async fn append(nodes: usize, load: &Load) -> Outcome<Measured> {
-    let cluster = start(nodes, PARTITIONS).await?;
-    let records = if load.one_in_flight { 1 } else { (UNIT_BYTES / (load.bytes + 8)) as u64 };
-    let shape = Shape { records_per_unit: records, in_flight: 48 };
-    run(load, shape, appends(&cluster.client, load.bytes, records)?, &cluster.servers).await
+    let mut cluster = start(nodes, PARTITIONS).await?;
+    let shape = match load.flight {
+        Flight::Eager => eager(load.bytes),
+        Flight::Thousand => Shape::single(1000),
+        Flight::One => Shape::single(1),
+    };
+    let target = appends(&cluster.client, load.bytes, shape.records_per_unit)?;
+    run(load, shape, target, &mut cluster.servers).await
 }
 
 /// Reads everything that an append phase has left, by one consumer a partition.
 pub async fn read(duration: Duration) -> Outcome<Measured> {
-    let cluster = start(3, PARTITIONS).await?;
-    let records = (UNIT_BYTES / 108) as u64;
-    let load = Load { bytes: 100, duration, one_in_flight: false };
-    let shape = Shape { records_per_unit: records, in_flight: 48 };
-    run(&load, shape, appends(&cluster.client, 100, records)?, &cluster.servers).await?;
-    let (cpu_before, begun) = (cluster.servers.cpu_seconds(), Instant::now());
+    let mut cluster = start(3, PARTITIONS).await?;
+    let load = Load { bytes: 100, duration, flight: Flight::Eager };
+    let shape = eager(load.bytes);
+    let target = appends(&cluster.client, load.bytes, shape.records_per_unit)?;
+    run(&load, shape, target, &mut cluster.servers).await?;
+    let (cpu_before, begun) = (cluster.servers.cpu_seconds()?, Instant::now());
     let mut reading = tokio::task::JoinSet::new();
     for partition in (0..PARTITIONS).map(PartitionId) {
         let client = cluster.client.clone();
@@ -164,7 +179,7 @@ pub async fn read(duration: Duration) -> Outcome<Measured> {
             let mut consumer = client.consumer(partition, ReadFrom::Earliest, ConsumerOptions::default());
             let mut count = 0u64;
             while count < end.0 {
-                let batch = consumer.next_batch().await?;
+                let batch = tokio::time::timeout(READ_PATIENCE, consumer.next_batch()).await??;
                 for record in batch.records() {
                     record?;
                     count += 1;
@@ -178,11 +193,11 @@ pub async fn read(duration: Duration) -> Outcome<Measured> {
         count += read??;
     }
     let seconds = begun.elapsed().as_secs_f64();
-    let cpu = cluster.servers.cpu_seconds() - cpu_before;
+    let cpu = cluster.servers.cpu_seconds()? - cpu_before;
     Ok(Measured {
         per_s: count as f64 / seconds,
         cpu_s_per_million: cpu / (count as f64 / 1e6),
-        rss_mib: cluster.servers.rss_mib(),
+        rss_mib: cluster.servers.rss_mib()?,
         ..Measured::default()
     })
 }
@@ -190,10 +205,10 @@ pub async fn read(duration: Duration) -> Outcome<Measured> {
 /// Server CPU seconds per second over all nodes while 256 groups idle, and their memory.
 pub async fn idle(duration: Duration) -> Outcome<(f64, u64)> {
     // 255 partitions and the control group.
-    let cluster = start(3, 255).await?;
+    let mut cluster = start(3, 255).await?;
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let (cpu_before, begun) = (cluster.servers.cpu_seconds(), Instant::now());
+    let (cpu_before, begun) = (cluster.servers.cpu_seconds()?, Instant::now());
     tokio::time::sleep(duration).await;
-    let cpu = cluster.servers.cpu_seconds() - cpu_before;
-    Ok((cpu / begun.elapsed().as_secs_f64(), cluster.servers.rss_mib()))
+    let cpu = cluster.servers.cpu_seconds()? - cpu_before;
+    Ok((cpu / begun.elapsed().as_secs_f64(), cluster.servers.rss_mib()?))
 }

@@ -1,30 +1,61 @@
 //! The work: a saturating phase for rate and CPU, then an open loop at half that rate for latency.
 //!
-//! In the open loop each unit has an intended time; latency counts from there, so a server that stalls
-//! can't hide by slowing the load down (no coordinated omission).
+//! Used by each system's module with a [`Target`] of its own. Several workers share the units, so that
+//! one core's worth of client code is no bound.
+//!
+//! Invariants:
+//! 1. In the open loop each unit has an intended time; latency counts from there, so a server that
+//!    stalls can't hide by slowing the load down (no coordinated omission).
+//! 2. Latency is of acknowledged units only; all others are counted as errors.
+//! 3. A server that stops answering ends the phase after [`DRAIN`]; nothing waits for ever.
+//!
+//! Not here: what a unit is, and whether the server still lives (`process`).
 
 use std::future::Future;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use hdrhistogram::Histogram;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::Outcome;
 use crate::process::Servers;
 
+/// Tasks that send.
+const WORKERS: usize = 4;
+/// How long a phase waits for what is still on its way when its time is over.
+const DRAIN: Duration = Duration::from_secs(30);
+/// The open loop looks this often for units that are due; latency in it is too high by up to this.
+const TICK: Duration = Duration::from_millis(1);
+/// How long a system is worked before it is measured.
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// How much is on its way at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flight {
+    /// As much as suits the system: what an eager producer of it does.
+    Eager,
+    /// 1,000 records, each sent by itself: the same for all systems.
+    Thousand,
+    /// One record.
+    One,
+}
+
 /// What to do.
+#[derive(Clone, Copy, Debug)]
 pub struct Load {
     /// Bytes of a record's body.
     pub bytes: usize,
     /// How long each phase takes.
     pub duration: Duration,
-    /// One append in flight, for its latency.
-    pub one_in_flight: bool,
+    /// How much is on its way while saturating.
+    pub flight: Flight,
 }
 
 /// What came out.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Measured {
     /// Acknowledged records per second at saturation (with one in flight: at that).
     pub per_s: f64,
@@ -36,7 +67,7 @@ pub struct Measured {
     pub cpu_s_per_million: f64,
     /// Resident memory of all servers at the end.
     pub rss_mib: u64,
-    /// Records that were not acknowledged.
+    /// Records that were not acknowledged, in both phases.
     pub errors: u64,
     /// The disk's own rate just before.
     pub disk_syncs_per_s: Option<u64>,
@@ -48,8 +79,8 @@ pub trait Target: Clone + Send + Sync + 'static {
     fn send(&self, number: u64) -> impl Future<Output = Outcome<()>> + Send;
 }
 
-/// Units in flight per worker, workers, and records in a unit.
-#[derive(Clone, Copy)]
+/// How records are put together and how many units are sent at a time.
+#[derive(Clone, Copy, Debug)]
 pub struct Shape {
     /// Records that one unit holds.
     pub records_per_unit: u64,
@@ -57,97 +88,311 @@ pub struct Shape {
     pub in_flight: usize,
 }
 
-fn histogram() -> Outcome<Histogram<u64>> {
-    Ok(Histogram::new_with_bounds(1, 120_000_000, 3)?)
+impl Shape {
+    /// Records one by one, so many in flight.
+    pub fn single(in_flight: usize) -> Shape {
+        Shape { records_per_unit: 1, in_flight }
+    }
 }
 
-/// Keeps `in_flight` units open for a while. Gives acknowledged units, errors and latencies in µs.
-async fn closed_loop(
-    target: &impl Target,
+/// What happened to the units of a phase.
+struct Tally {
+    done: u64,
+    errors: u64,
+    /// Of the acknowledged ones, in µs.
+    latencies: Histogram<u64>,
+    /// Why the first that failed did.
+    first_error: Option<String>,
+}
+
+impl Tally {
+    fn new() -> Outcome<Tally> {
+        let latencies = Histogram::new_with_bounds(1, 120_000_000, 3)?;
+        Ok(Tally { done: 0, errors: 0, latencies, first_error: None })
+    }
+
+    fn note(&mut self, sent: Sent) {
+        match sent.outcome {
+            Ok(()) => {
+                self.done += 1;
+                self.latencies.saturating_record(sent.latency.as_micros() as u64);
+            }
+            Err(error) => {
+                self.errors += 1;
+                self.first_error.get_or_insert_with(|| error.to_string());
+            }
+        }
+    }
+
+    /// Counts what was given up.
+    fn unanswered(&mut self, count: usize) {
+        self.errors += count as u64;
+        self.first_error.get_or_insert_with(|| format!("no answer within {} s", DRAIN.as_secs()));
+    }
+
+    fn add(&mut self, other: Tally) -> Outcome<()> {
+        self.done += other.done;
+        self.errors += other.errors;
+        self.latencies.add(&other.latencies)?;
+        self.first_error = self.first_error.take().or(other.first_error);
+        Ok(())
+    }
+}
+
+/// A unit that came back.
+struct Sent {
+    outcome: Outcome<()>,
+    latency: Duration,
+}
+
+async fn send(target: impl Target, number: u64, from: Instant) -> Sent {
+    let outcome = target.send(number).await;
+    Sent { outcome, latency: from.elapsed() }
+}
+
+/// Which units a worker sends: `first`, `first + step`, and so on.
+#[derive(Clone, Copy)]
+struct Share {
+    first: u64,
+    step: u64,
+}
+
+/// Keeps `in_flight` units open for a while.
+async fn closed_loop(target: &impl Target, in_flight: usize, duration: Duration) -> Outcome<Tally> {
+    let workers = WORKERS.min(in_flight);
+    let mut running = JoinSet::new();
+    for n in 0..workers {
+        let in_flight = in_flight / workers + usize::from(n < in_flight % workers);
+        let share = Share { first: n as u64, step: workers as u64 };
+        running.spawn(closed_worker(target.clone(), share, in_flight, duration));
+    }
+    together(running).await
+}
+
+async fn closed_worker(
+    target: impl Target,
+    share: Share,
     in_flight: usize,
     duration: Duration,
-) -> Outcome<(u64, u64, Histogram<u64>)> {
-    let mut latencies = histogram()?;
-    let (mut done, mut errors, mut number) = (0, 0, 0);
-    let begun = Instant::now();
+) -> Outcome<Tally> {
+    let mut tally = Tally::new()?;
+    let mut number = share.first;
     let mut open = FuturesUnordered::new();
-    let send = |number| {
-        let target = target.clone();
-        async move {
-            let begun = Instant::now();
-            (target.send(number).await.is_ok(), begun.elapsed())
-        }
-    };
+    let end = Instant::now() + duration;
+    let mut given_up = std::pin::pin!(sleep_until(end + DRAIN));
     loop {
-        while open.len() < in_flight && begun.elapsed() < duration {
-            open.push(send(number));
-            number += 1;
+        let mut now = Instant::now();
+        while open.len() < in_flight && now < end {
+            open.push(send(target.clone(), number, now));
+            number += share.step;
+            now = Instant::now();
         }
-        let Some((ok, latency)) = open.next().await else {
-            return Ok((done, errors, latencies));
-        };
-        match ok {
-            true => done += 1,
-            false => errors += 1,
+        tokio::select! {
+            biased;
+            sent = open.next() => match sent {
+                Some(sent) => tally.note(sent),
+                None => return Ok(tally),
+            },
+            () = &mut given_up => {
+                tally.unanswered(open.len());
+                return Ok(tally);
+            }
         }
-        latencies.saturating_record(latency.as_micros() as u64);
     }
 }
 
-/// Sends units at a fixed rate. Gives errors and latencies from the intended time, in µs.
-async fn open_loop(target: &impl Target, per_s: f64, duration: Duration) -> Outcome<(u64, Histogram<u64>)> {
-    let mut latencies = histogram()?;
+/// Sends units at a fixed rate, whatever comes back. What is on its way is bounded by the length of the
+/// phase only: that is what makes the loop open.
+async fn open_loop(target: &impl Target, per_s: f64, duration: Duration) -> Outcome<Tally> {
     let gap = Duration::from_secs_f64(1.0 / per_s.max(1.0));
-    let total = (duration.as_secs_f64() / gap.as_secs_f64()) as u64;
     let begun = Instant::now();
-    let mut ticks = tokio::time::interval(Duration::from_millis(1));
-    let (mut number, mut errors) = (0u64, 0);
+    let mut running = JoinSet::new();
+    for n in 0..WORKERS as u64 {
+        let share = Share { first: n, step: WORKERS as u64 };
+        running.spawn(open_worker(target.clone(), share, gap, begun, duration));
+    }
+    together(running).await
+}
+
+async fn open_worker(
+    target: impl Target,
+    share: Share,
+    gap: Duration,
+    begun: Instant,
+    duration: Duration,
+) -> Outcome<Tally> {
+    let mut tally = Tally::new()?;
+    let intended = |number: u64| begun + gap.mul_f64(number as f64);
+    let end = begun + duration;
+    let mut number = share.first;
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut open = FuturesUnordered::new();
-    while number < total || !open.is_empty() {
+    let mut given_up = std::pin::pin!(sleep_until(end + DRAIN));
+    while intended(number) < end || !open.is_empty() {
         tokio::select! {
             biased;
-            Some(outcome) = open.next(), if !open.is_empty() => {
-                let (ok, latency): (bool, Duration) = outcome;
-                errors += u64::from(!ok);
-                latencies.saturating_record(latency.as_micros() as u64);
-            }
-            _ = ticks.tick(), if number < total => {
-                while number < total && begun.elapsed() >= gap.mul_f64(number as f64) {
-                    let (target, intended, unit) = (target.clone(), begun + gap.mul_f64(number as f64), number);
-                    open.push(async move { (target.send(unit).await.is_ok(), intended.elapsed()) });
-                    number += 1;
+            _ = ticks.tick(), if intended(number) < end => {
+                let now = Instant::now();
+                while intended(number) <= now && intended(number) < end {
+                    open.push(send(target.clone(), number, intended(number)));
+                    number += share.step;
                 }
+            }
+            Some(sent) = open.next(), if !open.is_empty() => tally.note(sent),
+            () = &mut given_up => {
+                tally.unanswered(open.len());
+                break;
             }
         }
     }
-    Ok((errors, latencies))
+    Ok(tally)
+}
+
+async fn together(mut running: JoinSet<Outcome<Tally>>) -> Outcome<Tally> {
+    let mut all = Tally::new()?;
+    while let Some(tally) = running.join_next().await {
+        all.add(tally??)?;
+    }
+    Ok(all)
 }
 
 /// Runs both phases (or the one with one in flight) against a system.
-pub async fn run(load: &Load, shape: Shape, target: impl Target, servers: &Servers) -> Outcome<Measured> {
-    let millis = |latencies: &Histogram<u64>, quantile| latencies.value_at_quantile(quantile) as f64 / 1000.0;
-    let in_flight = if load.one_in_flight { 1 } else { shape.in_flight };
-    closed_loop(&target, in_flight, Duration::from_secs(1)).await?;
+///
+/// # Errors
+/// When nothing was acknowledged, or a server has ended.
+pub async fn run(load: &Load, shape: Shape, target: impl Target, servers: &mut Servers) -> Outcome<Measured> {
+    closed_loop(&target, shape.in_flight, WARM_UP).await?;
     let disk_syncs_per_s = Some(crate::disk::syncs_per_s(servers.root())?);
-    let (cpu_before, begun) = (servers.cpu_seconds(), Instant::now());
-    let (units, mut errors, mut latencies) = closed_loop(&target, in_flight, load.duration).await?;
-    let (seconds, cpu) = (begun.elapsed().as_secs_f64(), servers.cpu_seconds() - cpu_before);
+    let (cpu_before, begun) = (servers.cpu_seconds()?, Instant::now());
+    let mut tally = closed_loop(&target, shape.in_flight, load.duration).await?;
+    let (seconds, cpu) = (begun.elapsed().as_secs_f64(), servers.cpu_seconds()? - cpu_before);
+    let units = tally.done;
     if units == 0 {
-        return Err("nothing was acknowledged".into());
+        return Err(format!("nothing was acknowledged: {}", tally.first_error.unwrap_or_default()).into());
     }
-    if !load.one_in_flight {
-        let (failed, half) = open_loop(&target, units as f64 / seconds / 2.0, load.duration).await?;
-        errors += failed;
-        latencies = half;
+    if load.flight != Flight::One {
+        let mut half = open_loop(&target, units as f64 / seconds / 2.0, load.duration).await?;
+        half.errors += tally.errors;
+        half.first_error = tally.first_error.or(half.first_error);
+        tally = half;
+    }
+    if let Some(error) = &tally.first_error {
+        eprintln!("  {} units failed, the first: {error}", tally.errors);
     }
     let records = (units * shape.records_per_unit) as f64;
+    let millis = |quantile| tally.latencies.value_at_quantile(quantile) as f64 / 1000.0;
     Ok(Measured {
         per_s: records / seconds,
-        p50_ms: millis(&latencies, 0.5),
-        p99_ms: millis(&latencies, 0.99),
+        p50_ms: millis(0.5),
+        p99_ms: millis(0.99),
         cpu_s_per_million: cpu / (records / 1e6),
-        rss_mib: servers.rss_mib(),
-        errors,
+        rss_mib: servers.rss_mib()?,
+        errors: tally.errors * shape.records_per_unit,
         disk_syncs_per_s,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// A server in virtual time: answers after 10 ms, but nobody during a stall.
+    #[derive(Clone, Default)]
+    struct Fake {
+        stall: Option<(Instant, Instant)>,
+        fails_every: Option<u64>,
+        silent: bool,
+        open: Arc<AtomicUsize>,
+        most_open: Arc<AtomicUsize>,
+        numbers: Arc<Mutex<Vec<u64>>>,
+    }
+
+    impl Target for Fake {
+        async fn send(&self, number: u64) -> Outcome<()> {
+            let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
+            self.most_open.fetch_max(open, Ordering::Relaxed);
+            self.numbers.lock().unwrap().push(number);
+            if self.silent {
+                std::future::pending::<()>().await;
+            }
+            sleep(Duration::from_millis(10)).await;
+            if let Some((from, to)) = self.stall
+                && (from..to).contains(&Instant::now())
+            {
+                sleep_until(to).await;
+            }
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            match self.fails_every {
+                Some(every) if number.is_multiple_of(every) => Err("refused".into()),
+                _ => Ok(()),
+            }
+        }
+    }
+
+    fn distinct(fake: &Fake) -> usize {
+        let numbers = fake.numbers.lock().unwrap();
+        let distinct: BTreeSet<u64> = numbers.iter().copied().collect();
+        assert_eq!(distinct.len(), numbers.len(), "a unit was sent twice");
+        distinct.len()
+    }
+
+    /// The closed loop keeps exactly as many units open as asked, also when workers can't share evenly,
+    /// and waits for all of them.
+    #[tokio::test(start_paused = true)]
+    async fn closed_loop_keeps_its_window() {
+        for in_flight in [1, 3, 10] {
+            let fake = Fake::default();
+            let tally = closed_loop(&fake, in_flight, Duration::from_secs(1)).await.unwrap();
+            assert_eq!(fake.most_open.load(Ordering::Relaxed), in_flight);
+            assert_eq!(fake.open.load(Ordering::Relaxed), 0);
+            assert_eq!(tally.done as usize, distinct(&fake));
+            // 100 turns of 10 ms, give or take the timer's millisecond.
+            assert!((90 * in_flight..=100 * in_flight).contains(&(tally.done as usize)), "{}", tally.done);
+            assert_eq!(tally.errors, 0);
+        }
+    }
+
+    /// A stall of half of the time shows in the open loop's percentiles as it does to those who wait,
+    /// though few units were answered late: latency counts from the intended time.
+    #[tokio::test(start_paused = true)]
+    async fn open_loop_counts_from_the_intended_time() {
+        let begun = Instant::now();
+        let stall = (begun + Duration::from_millis(500), begun + Duration::from_millis(1000));
+        let fake = Fake { stall: Some(stall), ..Fake::default() };
+        let tally = open_loop(&fake, 200.0, Duration::from_secs(1)).await.unwrap();
+        assert_eq!((tally.done, tally.errors, distinct(&fake)), (200, 0, 200));
+        let at = |quantile| tally.latencies.value_at_quantile(quantile) / 1000;
+        assert!((10..=12).contains(&at(0.4)), "{}", at(0.4));
+        // Half of the units meet the stall, and wait for 250 ms on average.
+        assert!((230..=270).contains(&at(0.75)), "{}", at(0.75));
+        assert!((490..=510).contains(&at(0.995)), "{}", at(0.995));
+    }
+
+    /// Failed units are counted, their reason is kept, and their latency is not.
+    #[tokio::test(start_paused = true)]
+    async fn failures_are_counted_apart() {
+        let fake = Fake { fails_every: Some(4), ..Fake::default() };
+        let tally = open_loop(&fake, 100.0, Duration::from_secs(1)).await.unwrap();
+        assert_eq!((tally.done, tally.errors), (75, 25));
+        assert_eq!(tally.latencies.len(), 75);
+        assert_eq!(tally.first_error.as_deref(), Some("refused"));
+    }
+
+    /// A server that never answers ends both loops, with every unit an error.
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends() {
+        let silent = Fake { silent: true, ..Fake::default() };
+        let tally = closed_loop(&silent, 10, Duration::from_secs(1)).await.unwrap();
+        assert_eq!((tally.done, tally.errors), (0, 10));
+        let tally = open_loop(&silent, 100.0, Duration::from_secs(1)).await.unwrap();
+        assert_eq!((tally.done, tally.errors), (0, 100));
+        assert_eq!(tally.first_error.as_deref(), Some("no answer within 30 s"));
+    }
 }

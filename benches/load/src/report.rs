@@ -1,14 +1,17 @@
 //! What is printed.
 
+use std::io::Write;
+
 use serde::Serialize;
 
 use crate::Outcome;
 use crate::load::Measured;
 
-/// One line of output.
+/// One line of output. `skipped` says why there is no result; all figures are zero then.
 #[derive(Default, Serialize)]
 pub struct Line {
-    case: String,
+    /// Which case.
+    pub case: String,
     system: String,
     durability: &'static str,
     per_s: u64,
@@ -59,7 +62,7 @@ impl Line {
         Line::of(case, "fleetline", "quorum-fsync", measured)
     }
 
-    /// Of a case of idling: server CPU seconds per second.
+    /// Of a case of idling: server CPU seconds per second, and MiB.
     pub fn idle(case: &str, cpu: Outcome<(f64, u64)>) -> Line {
         let (idle_cpu, measured) = match cpu {
             Ok((cpu, rss_mib)) => (Some(round(cpu)), Ok(Measured { rss_mib, ..Measured::default() })),
@@ -68,11 +71,69 @@ impl Line {
         Line { idle_cpu, ..Line::of(case, "fleetline", "quorum-fsync", measured) }
     }
 
-    /// Prints it.
-    pub fn print(&self) {
-        match serde_json::to_string(self) {
-            Ok(line) => println!("{line}"),
-            Err(error) => eprintln!("a result can't be printed: {error}"),
-        }
+    /// Whether our own system gave no result.
+    pub fn is_our_failure(&self) -> bool {
+        self.system == "fleetline" && self.skipped.is_some()
+    }
+
+    /// Prints it at once.
+    ///
+    /// # Errors
+    /// When nobody reads standard output any more.
+    pub fn print(&self) -> Outcome<()> {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{}", serde_json::to_string(self)?)?;
+        Ok(out.flush()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(line: Line, expected: &str) {
+        assert_eq!(serde_json::to_string(&line).unwrap(), expected);
+    }
+
+    /// The form that readers of the output rely on: of a result, of none, of an idle case.
+    #[test]
+    fn lines_have_their_form() {
+        let measured = Measured {
+            per_s: 1234.9,
+            p50_ms: 0.12345,
+            p99_ms: 7.0,
+            cpu_s_per_million: 2.5,
+            rss_mib: 64,
+            errors: 3,
+            disk_syncs_per_s: Some(900),
+        };
+        check(
+            Line::append("append-100B-r3", "nats", 3, Ok(measured.clone())),
+            "{\"case\":\"append-100B-r3\",\"system\":\"nats\",\"durability\":\"quorum-fsync\",\"per_s\":1234,\
+             \"p50_ms\":0.123,\"p99_ms\":7.0,\"server_cpu_s_per_million\":2.5,\"server_rss_mib\":64,\
+             \"errors\":3,\"disk_syncs_per_s\":900}",
+        );
+        check(
+            Line::append("append-100B-r1", "etcd", 1, Err("no registry".into())),
+            "{\"case\":\"append-100B-r1\",\"system\":\"etcd\",\"durability\":\"fsync\",\"per_s\":0,\
+             \"p50_ms\":0.0,\"p99_ms\":0.0,\"server_cpu_s_per_million\":0.0,\"server_rss_mib\":0,\
+             \"errors\":0,\"skipped\":\"no registry\"}",
+        );
+        check(
+            Line::idle("idle-256-groups", Ok((0.0204, 300))),
+            "{\"case\":\"idle-256-groups\",\"system\":\"fleetline\",\"durability\":\"quorum-fsync\",\
+             \"per_s\":0,\"p50_ms\":0.0,\"p99_ms\":0.0,\"server_cpu_s_per_million\":0.0,\
+             \"server_rss_mib\":300,\"errors\":0,\"idle_cpu\":0.02}",
+        );
+    }
+
+    /// A peer that is missing is no failure; our own is.
+    #[test]
+    fn only_our_own_failures_count() {
+        let missing = || Err("missing".into());
+        assert!(!Line::append("a", "nats", 3, missing()).is_our_failure());
+        assert!(Line::append("a", "fleetline", 3, missing()).is_our_failure());
+        assert!(Line::idle("a", Err("missing".into())).is_our_failure());
+        assert!(!Line::read("a", Ok(Measured::default())).is_our_failure());
     }
 }
