@@ -61,6 +61,10 @@ impl GroupConfig {
             replication_lag_threshold: u64::MAX / 2,
             purge_batch_size: 256,
             enable_pre_vote: Some(true),
+            // Entries go to followers while this node's own sync still runs. A leader that restarts may
+            // have lost such entries while a majority has them: going on in the same term, it would give
+            // their ids to others. A new term makes it compare logs first.
+            enable_leader_restore: Some(false),
             // A follower that has demonstrably forgotten (it doesn't vote, see the driver's
             // `amnesia`) must be refilled; without this openraft stops the leader instead.
             allow_log_reversion: Some(true),
@@ -70,5 +74,19 @@ impl GroupConfig {
             ..Config::default()
         };
         config.validate().map(Arc::new).map_err(|error| GroupError::Config(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What safety rests on isn't left to openraft's defaults: a restarted leader must be elected anew,
+    /// and a node that was away must not disturb a leader that has a majority.
+    #[test]
+    fn safety_switches() {
+        let config = GroupConfig::default().to_openraft("g".to_owned()).unwrap();
+        assert_eq!((config.enable_leader_restore, config.enable_pre_vote), (Some(false), Some(true)));
+        assert_eq!(config.snapshot_policy, SnapshotPolicy::Never);
     }
 }
