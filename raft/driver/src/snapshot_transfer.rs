@@ -224,7 +224,9 @@ async fn chunk(entry: &GroupEntry, head: pb::SnapshotChunk, bytes: Bytes) -> Res
 }
 
 async fn finish(entry: &GroupEntry, snapshot_id: &str, vote: Vote) -> Result<pb::Vote, String> {
-    let staging = entry.receiving.staging.lock().await.take_if(|staging| staging.meta().id == snapshot_id);
+    // Held to the end: another leader's transfer must not replace the file that is being installed.
+    let mut receiving = entry.receiving.staging.lock().await;
+    let staging = receiving.take_if(|staging| staging.meta().id == snapshot_id);
     let staging = staging.ok_or_else(|| format!("snapshot {snapshot_id} is not begun"))?;
     let blocking = entry.group.snapshots().blocking();
     let meta = blocking.run(move || staging.finish()).await.map_err(|error| error.to_string())?;
@@ -232,5 +234,8 @@ async fn finish(entry: &GroupEntry, snapshot_id: &str, vote: Vote) -> Result<pb:
     let snapshot = NetworkSnapshot { meta, snapshot: SnapshotHandle::Received };
     let answer = entry.group.raft().install_full_snapshot(vote, snapshot).await;
     let answer = answer.map_err(|error| error.to_string())?;
+    // Consensus doesn't install what it has anyway, nor what comes from a leader of the past. Left where
+    // it is, the file would be installed at the next start, over a state that is further by then.
+    entry.group.snapshots().discard_pending().map_err(|error| error.to_string())?;
     Ok(messages::vote_to_pb(&answer.vote))
 }

@@ -20,7 +20,7 @@ use crate::blocking::Blocking;
 use crate::convert::{log_id_to_raft, membership_from_bytes, membership_to_bytes};
 use crate::error::GroupError;
 use crate::log_store::io_error;
-use crate::state_machine::{read_id, write_id};
+use crate::state_machine::{read_applied, read_id, write_id};
 use crate::types::{NetworkSnapshot, SnapshotMeta, StoredMembership, TypeConfig};
 
 /// A snapshot as openraft passes it around: never its bytes.
@@ -87,12 +87,26 @@ impl SnapshotStore {
         self.dir.begin(meta)
     }
 
-    /// Installs a snapshot that was complete when the node last stopped.
+    /// Installs a snapshot that was complete when the node last stopped. One that the state is beyond
+    /// is forgotten: its installation can't have begun (that removes the applied row first, and nothing
+    /// is applied before it ends), and it would take the state back.
     pub(crate) async fn redo_install(&self) -> Result<(), GroupError> {
-        match self.dir.pending_installs().map_err(failed)?.contains(&self.group) {
-            true => self.install().await,
-            false => Ok(()),
+        let Some(meta) = self.dir.pending(self.group).map_err(failed)? else {
+            return Ok(());
+        };
+        let (applied, _) = read_applied(self.store.as_ref(), self.group)?;
+        match applied.is_some_and(|applied| applied.index > meta.last.index) {
+            true => self.discard_pending(),
+            false => self.install().await,
         }
+    }
+
+    /// Forgets a received snapshot that consensus did not want. Does nothing when there is none.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn discard_pending(&self) -> Result<(), GroupError> {
+        self.dir.discard_pending(self.group).map_err(failed)
     }
 
     /// Replaces rows and log by the received snapshot.
@@ -107,13 +121,16 @@ impl SnapshotStore {
         Ok(())
     }
 
-    /// The kept snapshot, when it can still be sent whole.
+    /// The kept snapshot, when it can still be sent whole and the log goes on where it ends.
     pub(crate) fn current(&self) -> Result<Option<NetworkSnapshot>, GroupError> {
         let Some(reader) = self.dir.state(self.group).map_err(failed)? else {
             return Ok(None);
         };
         let meta = reader.meta();
-        if meta.first_retained < self.log.state(self.group).first_retained {
+        let log = self.log.state(self.group);
+        // A snapshot that was received since may have moved the purge point beyond the one made here.
+        let leaves_hole = log.purged.is_some_and(|purged| meta.last.index < purged.index);
+        if meta.first_retained < log.first_retained || leaves_hole {
             return Ok(None);
         }
         Ok(Some(NetworkSnapshot { meta: raft_meta(meta)?, snapshot: SnapshotHandle::Kept }))
@@ -134,13 +151,19 @@ impl SnapshotStore {
         SnapshotMaker { snapshots: self.clone(), applied, membership, view: Mutex::new(Some(view)) }
     }
 
+    /// Keeps a snapshot. The state is flushed first: consensus takes a kept snapshot for applied, so a
+    /// start whose state had fallen back behind it could not go on.
     async fn write(
         &self,
         meta: fleetline_snapshot::SnapshotMeta,
         mut view: Box<dyn StateSnapshot>,
     ) -> Result<(), GroupError> {
-        let dir = self.dir.clone();
-        self.blocking.run(move || dir.write_state(&meta, view.as_mut())).await.map_err(failed)
+        let (dir, store) = (self.dir.clone(), self.store.clone());
+        let write = move || {
+            store.flush()?;
+            dir.write_state(&meta, view.as_mut()).map_err(failed)
+        };
+        self.blocking.run(write).await
     }
 }
 

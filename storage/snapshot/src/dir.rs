@@ -123,6 +123,25 @@ impl SnapshotDir {
         Ok(groups)
     }
 
+    /// What the complete snapshot covers that waits to be installed; `None` when none waits.
+    ///
+    /// # Errors
+    /// `Damaged`, `NewerFormat`, `Io`.
+    pub fn pending(&self, group: GroupId) -> Result<Option<SnapshotMeta>, SnapshotError> {
+        let reader = optional(self.verified(group, "install", Part::Whole))?;
+        Ok(reader.map(|reader| reader.meta().clone()))
+    }
+
+    /// Forgets a complete snapshot whose installation has not begun, because the replica has more by
+    /// itself. Does nothing when none waits.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn discard_pending(&self, group: GroupId) -> Result<(), SnapshotError> {
+        self.remove(group, "install")?;
+        self.sync()
+    }
+
     /// Replaces rows and log of `group` by what the complete snapshot says, makes them durable, and
     /// only then forgets the snapshot. Blocks until the log has completed everything.
     ///

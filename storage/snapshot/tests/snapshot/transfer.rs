@@ -34,6 +34,20 @@ fn replaces_rows_and_log() {
     }
 }
 
+/// A snapshot that nobody wants any more is forgotten for good, and leaves rows and log as they were.
+#[test]
+fn a_pending_snapshot_can_be_discarded() {
+    let ((sender, meta), receiver) = (sender(SMALL), receiver());
+    let before = receiver.contents();
+    receiver.dir().discard_pending(G).unwrap();
+    transfer(&sender, &receiver, &meta, usize::MAX);
+    assert_eq!(receiver.dir().pending(G).unwrap(), Some(meta));
+    receiver.dir().discard_pending(G).unwrap();
+    let restarted = receiver.restart(3);
+    assert_eq!(restarted.dir().pending(G).unwrap(), None);
+    assert_eq!((restarted.dir().pending_installs().unwrap(), restarted.contents()), (vec![], before));
+}
+
 /// What does the work may move between threads.
 #[test]
 fn moves_between_threads() {
