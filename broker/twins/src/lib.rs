@@ -1,0 +1,2 @@
+//! Twin documents: limits, merge, metadata, size, and conditions over them.
+#![deny(missing_docs)]
