@@ -14,6 +14,8 @@ use fleetline_types::{NodeId, PartitionId, TimestampMs};
 const TEXT_BYTES_MAX: usize = 1024;
 /// Bytes of a certificate or key.
 const PEM_BYTES_MAX: usize = 16 << 10;
+/// Bytes of a hub setting; it is part of a log entry's head.
+pub const HUB_SETTING_BYTES_MAX: usize = 48 << 10;
 /// Nodes in one list.
 pub(crate) const NODES_MAX: usize = 1024;
 
@@ -107,6 +109,15 @@ pub enum ControlCommand {
         /// Bytes per partition.
         bytes: u64,
     },
+    /// Stores a setting of the hub under a name: policies, address rules. What it means is its reader's.
+    PutHubSetting {
+        /// Which.
+        name: String,
+        /// The value; empty removes it.
+        value: Bytes,
+        /// The setting's version that this was computed from; 0 for one that must not exist yet.
+        expected_version: u64,
+    },
 }
 
 impl ControlCommand {
@@ -150,6 +161,9 @@ impl ControlCommand {
             }
             ControlCommand::SetRetention { time_ms, bytes } => {
                 w.u8(9).varint(*time_ms).varint(*bytes);
+            }
+            ControlCommand::PutHubSetting { name, value, expected_version } => {
+                w.u8(11).text(name).prefixed(value).varint(*expected_version);
             }
         }
         out.into()
@@ -202,6 +216,11 @@ impl ControlCommand {
             10 => ControlCommand::PlacementReached {
                 partition: PartitionId(r.varint_u32("partition")?),
                 epoch: r.varint("epoch")?,
+            },
+            11 => ControlCommand::PutHubSetting {
+                name: text(&mut r)?,
+                value: Bytes::copy_from_slice(r.prefixed("hub setting", HUB_SETTING_BYTES_MAX)?),
+                expected_version: r.varint("expected version")?,
             },
             kind => return Err(DecodeError::UnknownKind { what: "control command", found: u32::from(kind) }),
         };
@@ -269,6 +288,11 @@ pub(crate) mod tests {
             ControlCommand::PlacementReached { partition: PartitionId(3), epoch: 10 },
             ControlCommand::RaiseFeatureLevel { to: 2 },
             ControlCommand::SetRetention { time_ms: 1000, bytes: 1 << 40 },
+            ControlCommand::PutHubSetting {
+                name: "policies".into(),
+                value: Bytes::from_static(b"{}"),
+                expected_version: 3,
+            },
         ];
         for command in commands {
             let bytes = command.encode();

@@ -20,6 +20,6 @@ pub mod reconcile;
 mod reply;
 mod state;
 
-pub use command::ControlCommand;
+pub use command::{ControlCommand, HUB_SETTING_BYTES_MAX};
 pub use reply::{ControlError, ControlReply};
-pub use state::{ControlState, Member, Placement, Settings, Token};
+pub use state::{ControlState, HubSetting, Member, Placement, Settings, Token};

@@ -10,7 +10,7 @@ use fleetline_codec::{DecodeError, Reader, Writer};
 use fleetline_state::{KeyKind, StateBatch, StateError, StateStore};
 use fleetline_types::{GroupId, NodeId, PartitionId, TimestampMs};
 
-use crate::command::{ControlCommand, NODES_MAX, node, pem, text};
+use crate::command::{ControlCommand, HUB_SETTING_BYTES_MAX, NODES_MAX, node, pem, text};
 use crate::reply::{ControlError, ControlReply};
 
 /// Partitions that a hub may have.
@@ -19,6 +19,10 @@ const PARTITIONS_MAX: u32 = 4096;
 const TOKENS_MAX: usize = 100;
 /// Rows of a kind that are read.
 const ROWS_MAX: usize = 1 << 16;
+/// Hub settings at the most.
+const HUB_SETTINGS_MAX: usize = 256;
+/// What the keys of hub settings begin with, among the rows of settings.
+const HUB_PREFIX: &[u8] = b"hub/";
 
 /// A node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -147,6 +151,17 @@ pub struct ControlState {
     pub placements: BTreeMap<PartitionId, Placement>,
     /// Valid join tokens by id.
     pub tokens: BTreeMap<String, Token>,
+    /// Settings of the hub by name.
+    pub hub: BTreeMap<String, HubSetting>,
+}
+
+/// A setting of the hub.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubSetting {
+    /// Grows by one with each change, from 1 on; kept when a setting is removed.
+    pub version: u64,
+    /// What its reader makes of it; empty when it was removed.
+    pub value: Bytes,
 }
 
 type Applied = Result<ControlReply, ControlError>;
@@ -181,6 +196,12 @@ impl ControlState {
         for (key, row) in rows(KeyKind::JoinToken)? {
             let id = String::from_utf8_lossy(&key).into_owned();
             state.tokens.insert(id, decode_token(&row).map_err(bad(KeyKind::JoinToken))?);
+        }
+        for (key, row) in rows(KeyKind::Setting)? {
+            if let Some(name) = key.strip_prefix(HUB_PREFIX) {
+                let name = String::from_utf8_lossy(name).into_owned();
+                state.hub.insert(name, decode_hub_setting(&row).map_err(bad(KeyKind::Setting))?);
+            }
         }
         Ok(state)
     }
@@ -233,6 +254,9 @@ impl ControlState {
                 self.settings.retention_bytes = (*bytes).max(1 << 20);
                 self.put_settings(out);
                 Ok(ControlReply::Done)
+            }
+            ControlCommand::PutHubSetting { name, value, expected_version } => {
+                self.put_hub_setting(name, value, *expected_version, out)
             }
         };
         applied.unwrap_or_else(ControlReply::Refused)
@@ -418,6 +442,21 @@ impl ControlState {
         Ok(ControlReply::Done)
     }
 
+    fn put_hub_setting(&mut self, name: &str, value: &Bytes, expected: u64, out: &mut StateBatch) -> Applied {
+        let current = self.hub.get(name).map_or(0, |setting| setting.version);
+        if current != expected {
+            return Err(ControlError::Stale { current, expected });
+        }
+        if name.is_empty() || value.len() > HUB_SETTING_BYTES_MAX || self.hub.len() >= HUB_SETTINGS_MAX {
+            return Err(refused(format!("hub setting {name:?} of {} bytes", value.len())));
+        }
+        let setting = HubSetting { version: current + 1, value: value.clone() };
+        let key = [HUB_PREFIX, name.as_bytes()].concat();
+        out.put(GroupId::CONTROL, KeyKind::Setting, key, encode_hub_setting(&setting));
+        self.hub.insert(name.to_owned(), setting);
+        Ok(ControlReply::Done)
+    }
+
     fn member(&self, id: NodeId) -> Result<Member, ControlError> {
         self.nodes.get(&id).cloned().ok_or_else(|| ControlError::NotFound(format!("node {}", id.0)))
     }
@@ -479,6 +518,23 @@ fn decode_settings(row: &[u8]) -> Result<Settings, DecodeError> {
     };
     r.finish("settings row")?;
     Ok(settings)
+}
+
+fn encode_hub_setting(setting: &HubSetting) -> Bytes {
+    let mut out = vec![1];
+    Writer::new(&mut out).varint(setting.version).prefixed(&setting.value);
+    out.into()
+}
+
+fn decode_hub_setting(row: &[u8]) -> Result<HubSetting, DecodeError> {
+    let mut r = Reader::new(row);
+    version(&mut r, "hub setting row")?;
+    let setting = HubSetting {
+        version: r.varint("version")?,
+        value: Bytes::copy_from_slice(r.prefixed("hub setting", HUB_SETTING_BYTES_MAX)?),
+    };
+    r.finish("hub setting row")?;
+    Ok(setting)
 }
 
 fn encode_member(member: &Member) -> Bytes {
@@ -590,6 +646,28 @@ mod tests {
         let replicas = nodes.iter().copied().map(NodeId).collect();
         ControlCommand::SetPlacement { partition: PartitionId(partition), replicas, expected_epoch }
     }
+
+    /// A hub setting is changed by who has seen its last version, and survives a restart.
+    #[test]
+    fn hub_settings() {
+        let store = fleetline_state::memory::MemState::new();
+        let mut state = ControlState::default();
+        let put = |value: &'static [u8], expected_version| ControlCommand::PutHubSetting {
+            name: "policies".into(),
+            value: Bytes::from_static(value),
+            expected_version,
+        };
+        let mut out = StateBatch::default();
+        assert_eq!(state.apply(&put(b"a", 0), &mut out), ControlReply::Done);
+        let stale = ControlReply::Refused(ControlError::Stale { current: 1, expected: 0 });
+        assert_eq!(state.apply(&put(b"b", 0), &mut out), stale);
+        assert_eq!(state.apply(&put(b"b", 1), &mut out), ControlReply::Done);
+        fleetline_state::StateStore::write(&store, out).unwrap();
+        let back = ControlState::load(&store).unwrap();
+        assert_eq!(back.hub, state.hub);
+        assert_eq!(back.hub["policies"], HubSetting { version: 2, value: Bytes::from_static(b"b") });
+    }
+
 
     /// A cluster is made once; nodes keep their id by disk and never get a used one.
     #[test]

@@ -25,11 +25,33 @@ pub enum KeyKind {
     Setting = 9,
     /// Control group: join token id → token (`broker/cluster`).
     JoinToken = 10,
+    /// Identity → its row: status, keys (`broker/devices`).
+    Device = 11,
+    /// Identity → twin (`broker/devices`).
+    Twin = 12,
+    /// Identity → session: connection, subscriptions, will (`broker/devices`).
+    Session = 13,
+    /// Identity → the last fence that named it (`broker/devices`).
+    Fence = 14,
+    /// Fence number → identity (`broker/devices`).
+    FenceLog = 15,
+    /// One row per partition: counters of devices, fence, outbox (`broker/devices`).
+    DeviceHead = 16,
+    /// Identity, sequence number → command that waits for the device (`broker/devices`).
+    Command = 17,
+    /// Identity → its command queue's counters (`broker/devices`).
+    CommandQueue = 18,
+    /// Sequence number → feedback record that waits for a service (`broker/devices`).
+    Feedback = 19,
+    /// Sequence number → event that waits to become a record of the stream (`broker/devices`).
+    Outbox = 20,
+    /// Identity, correlation id → file upload that was begun (`broker/devices`).
+    Upload = 21,
 }
 
 impl KeyKind {
     /// All kinds, for tests and tools.
-    pub const ALL: [KeyKind; 10] = [
+    pub const ALL: [KeyKind; 21] = [
         KeyKind::Applied,
         KeyKind::StreamIndex,
         KeyKind::StreamHead,
@@ -40,6 +62,17 @@ impl KeyKind {
         KeyKind::Placement,
         KeyKind::Setting,
         KeyKind::JoinToken,
+        KeyKind::Device,
+        KeyKind::Twin,
+        KeyKind::Session,
+        KeyKind::Fence,
+        KeyKind::FenceLog,
+        KeyKind::DeviceHead,
+        KeyKind::Command,
+        KeyKind::CommandQueue,
+        KeyKind::Feedback,
+        KeyKind::Outbox,
+        KeyKind::Upload,
     ];
 
     /// The kind of this number.
