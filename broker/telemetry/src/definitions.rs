@@ -61,6 +61,7 @@ pub const DEFINITIONS: &[Definition] = &[
     counter("fleetline_peer_answers_overflow_total", Unit::Count, "Connections closed because the peer doesn't read its answers"),
     counter("fleetline_peer_connect_failures_total", Unit::Count, "Attempts to connect that failed"),
     counter("fleetline_peer_connects_total", Unit::Count, "Connections made, the first one included"),
+    counter("fleetline_peer_calls_refused_total", Unit::Count, "Calls of other nodes refused because too many were open"),
     counter("fleetline_peer_malformed_total", Unit::Count, "Requests of peers that could not be read"),
     gauge("fleetline_peer_queue_bytes", Unit::Bytes, "Frames that wait to be written, over all peers"),
     gauge("fleetline_peer_queue_bytes_max", Unit::Bytes, "The bound of that queue, per peer"),

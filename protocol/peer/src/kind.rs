@@ -24,11 +24,13 @@ pub enum MessageKind {
     FetchEntries = 9,
     /// A command for the leader of a group.
     Forward = 10,
+    /// A call of one node's broker to another's.
+    Call = 11,
 }
 
 impl MessageKind {
     /// All kinds, for tests and tools.
-    pub const ALL: [MessageKind; 10] = [
+    pub const ALL: [MessageKind; 11] = [
         MessageKind::Append,
         MessageKind::Heartbeats,
         MessageKind::Vote,
@@ -39,6 +41,7 @@ impl MessageKind {
         MessageKind::SnapshotFinish,
         MessageKind::FetchEntries,
         MessageKind::Forward,
+        MessageKind::Call,
     ];
 
     /// The kind of this number.

@@ -76,6 +76,8 @@ pub struct Driver {
     heartbeats: Arc<Heartbeats>,
     fetcher: Arc<PeerFetcher>,
     groups: RwLock<BTreeMap<GroupId, Arc<GroupEntry>>>,
+    pub(crate) service: std::sync::OnceLock<Arc<dyn crate::calls::PeerService>>,
+    pub(crate) calls: Arc<tokio::sync::Semaphore>,
 }
 
 impl fmt::Debug for Driver {
@@ -105,6 +107,8 @@ impl Driver {
             heartbeats,
             fetcher: Arc::new(PeerFetcher { driver: weak.clone() }),
             groups: RwLock::new(BTreeMap::new()),
+            service: std::sync::OnceLock::new(),
+            calls: crate::calls::permits(),
         });
         handler.set(Inbound { driver: Arc::downgrade(&driver) });
         Ok(driver)

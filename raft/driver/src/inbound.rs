@@ -119,6 +119,7 @@ fn dispatch(
         MessageKind::Transfer => on_transfer(driver, &message, replier),
         MessageKind::FetchEntries => on_fetch(driver, &message, replier),
         MessageKind::Forward => on_forward(driver, message, replier),
+        MessageKind::Call => crate::calls::on_call(driver, from, message, replier),
         MessageKind::SnapshotBegin | MessageKind::SnapshotChunk | MessageKind::SnapshotFinish => {
             crate::snapshot_transfer::receive(driver, from, kind, message, replier)
         }

@@ -17,6 +17,7 @@
 #![deny(missing_docs)]
 
 mod amnesia;
+mod calls;
 mod driver;
 mod fetch;
 mod heartbeats;
@@ -26,4 +27,5 @@ mod network;
 mod snapshot_transfer;
 mod succession;
 
+pub use calls::{CallError, PeerService};
 pub use driver::{Driver, DriverOptions, ForwardError};
