@@ -61,8 +61,12 @@ pub struct GroupLogState {
     /// The last entry that is durable here.
     pub durable: Option<LogIndex>,
     /// Set when this disk has demonstrably lost frames that it once acknowledged for this group (a
-    /// tail shorter than the durable mark, a vote that can't be read). Such a replica may not vote.
+    /// tail shorter than the durable mark, a vote that can't be read), or was made to forget them by
+    /// [`NodeLog::remove_group`]. Such a replica may not vote.
     pub amnesia: bool,
+    /// The group was removed from this node, and nothing but votes was stored since. What else this node
+    /// keeps of it may go.
+    pub removed: bool,
 }
 
 /// Called once, when the request is durable or has failed. Runs on the writer's thread: it must
@@ -102,7 +106,7 @@ pub struct LogStats {
 
 /// One node's log over all its groups.
 pub trait NodeLog: Send + Sync + Debug + 'static {
-    /// All groups that have anything in the log.
+    /// All groups that have anything in the log that they can go on from; not those that were removed.
     fn groups(&self) -> Vec<GroupId>;
 
     /// What the log knows of `group`; all empty for one it has never seen.
@@ -170,7 +174,10 @@ pub trait NodeLog: Send + Sync + Debug + 'static {
     /// The next retained entries of the snapshot, in order from `prefix.first_retained` on.
     fn install_entries(&self, group: GroupId, entries: Vec<LogEntry>, done: Done) -> Result<(), LogError>;
 
-    /// Forgets a group whose removal the control group has committed. Its bytes go with their segments.
+    /// Forgets the entries of a group whose removal from this node the control group has committed; their
+    /// bytes go with their segments. The vote stays. Entries that this disk had acknowledged are gone, so
+    /// a replica that is put here again has amnesia until it is refilled: a former member that knows
+    /// nothing of the change must not be elected by it.
     fn remove_group(&self, group: GroupId, done: Done) -> Result<(), LogError>;
 
     /// Clears the amnesia mark once peers have refilled this replica.

@@ -40,10 +40,6 @@ pub(crate) struct CellState {
     pub(crate) epoch: u64,
     /// One behind the last durable entry.
     pub(crate) durable_next: u64,
-    /// Something was stored for this group.
-    pub(crate) exists: bool,
-    /// The group was removed; whoever still holds the cell must look it up again.
-    pub(crate) removed: bool,
 }
 
 impl Cell {
@@ -59,7 +55,7 @@ fn cost(entry: &LogEntry) -> u64 {
 impl CellState {
     /// A group as recovery found it.
     pub(crate) fn recovered(index: GroupIndex) -> CellState {
-        CellState { durable_next: index.meta.next, index, exists: true, ..CellState::default() }
+        CellState { durable_next: index.meta.next, index, ..CellState::default() }
     }
 
     pub(crate) fn state(&self) -> GroupLogState {
@@ -71,6 +67,7 @@ impl CellState {
             first_retained: LogIndex(meta.first),
             durable: self.durable_next.checked_sub(1).map(LogIndex),
             amnesia: meta.amnesia,
+            removed: meta.removed,
         }
     }
 
@@ -82,14 +79,12 @@ impl CellState {
             self.cache.push_back(entry.clone());
         }
         cache_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.exists = true;
     }
 
     /// Applies a change of the logical state, as a caller asked for it.
     pub(crate) fn apply(&mut self, frame: &Frame, payload: &Bytes, cache_bytes: &AtomicU64) {
         let before = self.index.meta.last();
         self.index.apply_note(frame, payload);
-        self.exists = true;
         let removes = match frame.kind {
             FrameKind::Truncate => {
                 self.durable_next = self.durable_next.min(frame.index);
@@ -100,6 +95,7 @@ impl CellState {
                 true
             }
             FrameKind::Purge => self.index.meta.last() != before,
+            FrameKind::RemoveGroup => true,
             _ => false,
         };
         if removes {
@@ -182,12 +178,5 @@ impl CellState {
             bytes += cost(&entry);
         }
         cache_bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    /// Empties the cell of a removed group.
-    pub(crate) fn remove(&mut self, cache_bytes: &AtomicU64) {
-        let bytes = self.cache.drain(..).map(|entry| cost(&entry)).sum();
-        cache_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        *self = CellState { removed: true, ..CellState::default() };
     }
 }

@@ -54,7 +54,7 @@ pub(crate) enum FrameKind {
     Retain = 10,
     /// `index`, `term`: the last entry of the snapshot; payload: first retained index, u64.
     InstallBegin = 11,
-    /// The group is gone.
+    /// The group's entries are gone from this node.
     RemoveGroup = 12,
     /// The group's amnesia is healed.
     ClearAmnesia = 13,

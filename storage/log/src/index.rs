@@ -38,12 +38,19 @@ pub(crate) struct GroupMeta {
     /// One behind the last entry; `purged + 1` when none lies behind the purge point.
     pub(crate) next: u64,
     pub(crate) amnesia: bool,
+    /// The group was removed here, and nothing but votes came since.
+    pub(crate) removed: bool,
     runs: VecDeque<Run>,
 }
 
 impl GroupMeta {
     pub(crate) fn new(amnesia: bool) -> GroupMeta {
         GroupMeta { amnesia, ..GroupMeta::default() }
+    }
+
+    /// Whether anything is stored that the group could go on from.
+    pub(crate) fn holds_anything(&self) -> bool {
+        !self.removed && (self.vote.is_some() || self.purged.is_some() || self.next > 0)
     }
 
     /// One behind the purge point.
@@ -106,6 +113,7 @@ impl GroupMeta {
     }
 
     pub(crate) fn append(&mut self, id: LogId) {
+        self.removed = false;
         self.push(id.term.0);
     }
 
@@ -129,6 +137,7 @@ impl GroupMeta {
         if self.purged.is_some_and(|purged| purged.index >= upto.index) {
             return false;
         }
+        self.removed = false;
         let conflict = self.id_at(upto.index.0).is_some_and(|id| id != upto);
         let reset = upto.index.0 >= self.next || conflict;
         if reset {
@@ -136,6 +145,12 @@ impl GroupMeta {
         }
         self.purged = Some(upto);
         reset
+    }
+
+    /// Forgets the entries. The vote stands, and what was acknowledged here is gone: should the group
+    /// come back, this replica must not vote before it is refilled.
+    fn remove(&mut self) {
+        *self = GroupMeta { vote: self.vote.take(), amnesia: true, removed: true, ..GroupMeta::default() };
     }
 
     fn reset(&mut self, first: u64) {
@@ -163,6 +178,7 @@ impl GroupMeta {
     /// Returns whether all entries went.
     fn install(&mut self, prefix: &InstallPrefix) -> bool {
         let (last, first) = (prefix.snapshot_last, prefix.first_retained.0);
+        self.removed = false;
         let keep = self.id_at(last.index.0) == Some(last);
         if !keep {
             self.reset(first);
@@ -237,8 +253,8 @@ impl GroupMeta {
     pub(crate) fn encode(&self) -> Bytes {
         let vote = self.vote.as_ref();
         let mut out = Vec::with_capacity(64 + 16 * self.runs.len());
-        let flags =
-            u8::from(self.amnesia) | u8::from(vote.is_some()) << 1 | u8::from(self.purged.is_some()) << 2;
+        let bits = [self.amnesia, vote.is_some(), self.purged.is_some(), self.removed];
+        let flags = bits.into_iter().rev().fold(0, |flags, bit| flags << 1 | u8::from(bit));
         out.put_u8(flags);
         let purged = self.purged.unwrap_or_default();
         for number in [self.first, self.next, purged.term.0, purged.index.0] {
@@ -275,6 +291,7 @@ impl GroupMeta {
             first,
             next,
             amnesia: flags & 1 != 0,
+            removed: flags & 8 != 0,
             runs,
         })
     }
@@ -292,6 +309,10 @@ impl GroupMeta {
                 return self.install(&prefix);
             }
             FrameKind::ClearAmnesia => self.amnesia = false,
+            FrameKind::RemoveGroup => {
+                self.remove();
+                return true;
+            }
             FrameKind::Repair | FrameKind::InstallEntry => self.set_term(frame.index, frame.term),
             FrameKind::Entry => self.append(frame.id()),
             FrameKind::GroupState => {
@@ -300,7 +321,6 @@ impl GroupMeta {
                 }
             }
             FrameKind::Relocated
-            | FrameKind::RemoveGroup
             | FrameKind::SegmentHeader
             | FrameKind::SegmentDrop
             | FrameKind::TrustUnknown => {}

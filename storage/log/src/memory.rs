@@ -51,6 +51,8 @@ struct Group {
     first: u64,
     slots: BTreeMap<u64, Slot>,
     amnesia: bool,
+    /// Removed, and nothing but votes came since.
+    removed: bool,
     /// One behind the last durable entry.
     durable_next: u64,
     /// Raised by everything that removes entries; older completions then count no more.
@@ -238,10 +240,7 @@ fn apply(groups: &mut BTreeMap<GroupId, Group>, id: GroupId, op: &Op) -> Result<
         Op::Repair(entry) => group.repair(entry)?,
         Op::InstallBegin(prefix) => group.install_begin(prefix)?,
         Op::InstallEntries(entries) => group.install_entries(entries)?,
-        Op::Remove => {
-            groups.remove(&id);
-            return Ok(());
-        }
+        Op::Remove => group.remove(),
         Op::ClearAmnesia => group.amnesia = false,
     }
     if !known {
@@ -269,6 +268,16 @@ impl Group {
         self.slots.get(&index).and_then(|slot| slot.id).or(purged)
     }
 
+    fn holds_anything(&self) -> bool {
+        !self.removed && (self.vote.is_some() || self.purged.is_some() || self.next() > 0)
+    }
+
+    /// Forgets all but the vote, and that it has forgotten.
+    fn remove(&mut self) {
+        let (vote, epoch) = (self.vote.take(), self.epoch + 1);
+        *self = Group { vote, epoch, amnesia: true, removed: true, ..Group::default() };
+    }
+
     fn append(&mut self, entries: &[LogEntry]) -> Result<(), LogError> {
         for (next, entry) in (self.next()..).zip(entries) {
             if entry.id.index.0 != next {
@@ -277,6 +286,7 @@ impl Group {
         }
         for entry in entries {
             self.slots.insert(entry.id.index.0, Slot { id: Some(entry.id), entry: Some(entry.clone()) });
+            self.removed = false;
         }
         Ok(())
     }
@@ -297,6 +307,7 @@ impl Group {
         if self.purged.is_some_and(|purged| purged.index >= upto.index) {
             return;
         }
+        self.removed = false;
         let conflict = self.id_at(upto.index.0).is_some_and(|id| id != upto);
         if upto.index.0 >= self.next() || conflict {
             self.reset(upto.index.0 + 1);
@@ -337,6 +348,7 @@ impl Group {
         if self.purged.is_some_and(|purged| purged.index > last.index) {
             return misuse(format!("snapshot up to {} is older than the purge point", last.index));
         }
+        self.removed = false;
         if self.id_at(last.index.0) != Some(last) {
             self.reset(first);
         }
@@ -400,6 +412,7 @@ impl Group {
             first_retained: LogIndex(self.first),
             durable: self.durable_next.checked_sub(1).map(LogIndex),
             amnesia: self.amnesia,
+            removed: self.removed,
         }
     }
 
@@ -453,7 +466,8 @@ impl Group {
 
 impl NodeLog for MemLog {
     fn groups(&self) -> Vec<GroupId> {
-        self.state.lock().seen.keys().copied().collect()
+        let state = self.state.lock();
+        state.seen.iter().filter(|(_, group)| group.holds_anything()).map(|(id, _)| *id).collect()
     }
 
     fn state(&self, group: GroupId) -> GroupLogState {

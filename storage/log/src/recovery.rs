@@ -404,7 +404,9 @@ impl Replay {
                 index.set_loc(frame.id(), loc);
             }
             FrameKind::RemoveGroup => {
-                self.groups.remove(&frame.group);
+                let group = self.group(frame.group);
+                group.index.apply_note(frame, payload);
+                group.suspect = false;
             }
             FrameKind::SegmentDrop => {}
             FrameKind::TrustUnknown => self.amnesia_unknown = false,

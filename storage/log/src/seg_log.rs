@@ -146,12 +146,9 @@ impl SegLog {
     ) -> Result<(), LogError> {
         self.core.poisoned()?;
         self.core.queue.reserve(bytes);
-        let refused = loop {
-            let cell = self.core.find_or_make(group);
+        let cell = self.core.find_or_make(group);
+        let refused = {
             let mut state = cell.state.lock();
-            if state.removed {
-                continue;
-            }
             let work = match change(&mut state) {
                 Ok(Some(work)) => work,
                 Ok(None) => {
@@ -168,9 +165,8 @@ impl SegLog {
                     return Err(error);
                 }
             };
-            let epoch = state.epoch;
-            let request = Request { cell: Some(cell.clone()), work, epoch, done };
-            break self.core.push(request, bytes).err();
+            let request = Request { cell: Some(cell.clone()), work, epoch: state.epoch, done };
+            self.core.push(request, bytes).err()
         };
         if let Some(request) = refused {
             request.complete(Err(closed()));
@@ -255,7 +251,11 @@ fn check_sizes(entries: &[LogEntry]) -> Result<u64, LogError> {
 impl NodeLog for SegLog {
     fn groups(&self) -> Vec<GroupId> {
         let cells = self.core.cells();
-        cells.iter().filter(|cell| cell.state.lock().exists).map(|cell| cell.id).collect()
+        cells
+            .iter()
+            .filter(|cell| cell.state.lock().index.meta.holds_anything())
+            .map(|cell| cell.id)
+            .collect()
     }
 
     fn state(&self, group: GroupId) -> GroupLogState {
@@ -314,9 +314,8 @@ impl NodeLog for SegLog {
 
     fn retain_from(&self, group: GroupId, first: LogIndex) -> Result<(), LogError> {
         self.core.poisoned()?;
-        let moves = self.with_cell(group, |state| {
-            state.exists && first.0.min(state.index.meta.floor()) > state.index.meta.first
-        });
+        let moves =
+            self.with_cell(group, |state| first.0.min(state.index.meta.floor()) > state.index.meta.first);
         if moves != Some(true) {
             return Ok(());
         }
@@ -371,28 +370,8 @@ impl NodeLog for SegLog {
     }
 
     fn remove_group(&self, group: GroupId, done: Done) -> Result<(), LogError> {
-        self.core.poisoned()?;
-        let Some(cell) = self.core.find(group) else {
-            // Still a frame: completions keep their order.
-            self.submit_whole(Work::Note(note(FrameKind::RemoveGroup, group, 0, 0), Bytes::new()), done);
-            return Ok(());
-        };
-        let work = Work::Note(note(FrameKind::RemoveGroup, group, 0, 0), Bytes::new());
-        let bytes = work.bytes();
-        self.core.queue.reserve(bytes);
-        let refused = {
-            let mut groups = self.core.groups.write();
-            let mut state = cell.state.lock();
-            if !state.removed {
-                groups.remove(&group);
-            }
-            state.remove(&self.core.cache_bytes);
-            self.core.push(Request { cell: None, work, epoch: 0, done: Some(done) }, bytes).err()
-        };
-        if let Some(request) = refused {
-            request.complete(Err(closed()));
-        }
-        self.core.wake();
+        let frame = note(FrameKind::RemoveGroup, group, 0, 0);
+        self.submit_note(frame, Bytes::new(), Some(done), |_, _| Ok(()))?;
         self.core.chore(|chores| chores.look = true);
         Ok(())
     }

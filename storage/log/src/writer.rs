@@ -197,9 +197,6 @@ impl Writer {
                 self.live.remove(&(frame.index as u32));
             }
             FrameKind::TrustUnknown => self.amnesia_unknown = false,
-            FrameKind::RemoveGroup => {
-                self.metas.remove(&frame.group);
-            }
             _ => {
                 self.meta_of(frame.group).apply_note(frame, payload);
             }

@@ -10,7 +10,9 @@ use common::{Acks, append_all, collect, entry, entry_sized, nobody, options};
 use fleetline_env::memory::{ManualClock, MemDisk};
 use fleetline_env::real::{RealClock, RealDisk};
 use fleetline_log::memory::MemLog;
-use fleetline_log::{InstallPrefix, LogError, LogOptions, NodeLog, SegLog, VoteRecord, WriterMode};
+use fleetline_log::{
+    GroupLogState, InstallPrefix, LogError, LogOptions, NodeLog, SegLog, VoteRecord, WriterMode,
+};
 use fleetline_types::{GroupId, LogId, LogIndex, TimestampMs};
 
 /// One implementation under test.
@@ -239,10 +241,14 @@ fn votes_and_groups_are_separate() {
         log.remove_group(GroupId(2), nobody()).unwrap();
         (subject.settle)();
         assert_eq!(log.state(G).vote, Some(vote("c")));
-        assert_eq!(log.state(GroupId(2)), Default::default());
+        let removed =
+            GroupLogState { vote: Some(vote("b")), amnesia: true, removed: true, ..GroupLogState::default() };
+        assert_eq!((log.state(GroupId(2)), log.groups()), (removed, vec![G]));
         append_all(&**log, GroupId(2), &[entry(5, 0)]);
         (subject.settle)();
-        assert_eq!(log.state(GroupId(2)).durable, Some(LogIndex(0)));
+        let state = log.state(GroupId(2));
+        assert_eq!((state.durable, state.amnesia, state.removed), (Some(LogIndex(0)), true, false));
+        assert_eq!(log.groups(), [G, GroupId(2)]);
         assert_eq!(log.read(GroupId(2), LogIndex(0)..LogIndex(1), 1).unwrap(), [entry(5, 0)]);
     });
 }
@@ -323,10 +329,12 @@ fn reopening() {
         log.remove_group(GroupId(3), nobody()).unwrap();
         (subject.settle)();
         let before = collect(&*log);
+        let removed = log.state(GroupId(3));
+        assert!(removed.removed && removed.vote.is_some());
         drop(log);
         for _ in 0..3 {
             let log = reopen();
-            assert_eq!(collect(&*log), before);
+            assert_eq!((collect(&*log), log.state(GroupId(3))), (before.clone(), removed.clone()));
         }
     });
 }

@@ -126,7 +126,6 @@ fn comparable(picture: Picture) -> Picture {
     let mut picture = picture;
     for (state, entries) in picture.values_mut() {
         state.durable = state.last.map(|last| last.index);
-        assert!(!state.amnesia, "amnesia without a loss");
         let floor = state.purged.map_or(0, |purged| purged.index.0 + 1);
         let drop = (floor.saturating_sub(state.first_retained.0) as usize).min(entries.len());
         entries.drain(..drop);
