@@ -26,7 +26,13 @@ const CALLS_MAX: usize = 16_384;
 #[async_trait]
 pub trait PeerService: Send + Sync + 'static {
     /// Answers one call. `operation` tells calls apart.
-    async fn on_call(&self, from: NodeId, group: GroupId, operation: u32, body: Bytes) -> Result<Bytes, String>;
+    async fn on_call(
+        &self,
+        from: NodeId,
+        group: GroupId,
+        operation: u32,
+        body: Bytes,
+    ) -> Result<Bytes, String>;
 }
 
 /// Why a call has no answer.

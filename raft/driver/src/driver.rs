@@ -10,7 +10,8 @@ use fleetline_log::NodeLog;
 use fleetline_peer::MessageKind;
 use fleetline_peer::pb::{self, forward_response::Outcome};
 use fleetline_raft_group::{
-    Command, Group, GroupConfig, GroupError, GroupOptions, Machine, ProposeError, Reply, SnapshotStore,
+    Command, Confirmed, Group, GroupConfig, GroupError, GroupOptions, Machine, ProposeError, Reply,
+    SnapshotStore,
 };
 use fleetline_raft_transport::{Lane, PeerHandler, PeerMessage, PeerTransport};
 use fleetline_state::StateStore;
@@ -21,6 +22,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 use crate::amnesia;
+use crate::confirm;
 use crate::fetch::{self, PeerFetcher};
 use crate::heartbeats::Heartbeats;
 use crate::inbound::{self, Inbound, InboxItem};
@@ -198,6 +200,20 @@ impl Driver {
     /// Whether `peer` answers within `limit`.
     pub async fn probe(&self, peer: NodeId, limit: Duration) -> bool {
         self.heartbeats.probe(peer, limit).await
+    }
+
+    /// What the leader of `group` says of it, confirmed by a majority after this call; asks `nodes` and
+    /// the replica here.
+    ///
+    /// # Errors
+    /// When none of them leads the group and can say so within `patience`.
+    pub async fn confirm(
+        self: &Arc<Self>,
+        group: GroupId,
+        nodes: &BTreeSet<NodeId>,
+        patience: Duration,
+    ) -> Result<Confirmed, String> {
+        confirm::ask(self, group, nodes, patience).await
     }
 
     /// Proposes a command on whichever node leads the group: here, on the leader known here, or on

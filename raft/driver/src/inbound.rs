@@ -16,6 +16,7 @@ use openraft::raft::TransferLeaderRequest;
 use prost::Message;
 use tokio::sync::mpsc;
 
+use crate::confirm;
 use crate::driver::{Driver, GroupEntry};
 use crate::messages::{self, MessageError};
 
@@ -126,7 +127,7 @@ fn dispatch(
     }
 }
 
-fn not_here(group: GroupId) -> String {
+pub(crate) fn not_here(group: GroupId) -> String {
     format!("group {group} has no replica on this node")
 }
 
@@ -242,6 +243,10 @@ fn on_transfer(driver: &Arc<Driver>, message: &PeerMessage, replier: Replier) ->
 fn on_fetch(driver: &Arc<Driver>, message: &PeerMessage, replier: Replier) -> Result<(), MessageError> {
     let group = message.group;
     let head: pb::FetchEntries = messages::decode(message)?;
+    if confirm::is_asked(&head) {
+        confirm::answer(driver, group, replier);
+        return Ok(());
+    }
     let driver = driver.clone();
     tokio::spawn(async move {
         let mut answer = pb::FetchEntriesResponse::default();

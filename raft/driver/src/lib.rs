@@ -4,7 +4,8 @@
 //! it, and proposes through the [`fleetline_raft_group::Group`] handles that it returns. The driver
 //! turns openraft's calls into peer messages (`network`), peer messages into calls on groups
 //! (`inbound`), sends all groups' heartbeats to one peer in one frame (`heartbeats`), transfers
-//! snapshots (`snapshot_transfer`), and fetches damaged entries from peers (`fetch`).
+//! snapshots (`snapshot_transfer`), fetches damaged entries from peers (`fetch`), asks a group's
+//! leader who its members are (`confirm`), and carries calls between brokers (`calls`).
 //!
 //! Invariants:
 //! 1. Appends of one group from one peer reach openraft in the order they were sent.
@@ -18,6 +19,7 @@
 
 mod amnesia;
 mod calls;
+mod confirm;
 mod driver;
 mod fetch;
 mod heartbeats;

@@ -319,6 +319,83 @@ fn an_amnesiac_votes_only_when_refilled() {
     });
 }
 
+/// A cluster whose node that was asked for left the group, and was told so; gives the leader and it.
+async fn with_a_leaver(isolated: bool) -> (TestCluster, NodeId, NodeId) {
+    let mut cluster = TestCluster::start(3).await;
+    cluster.put("a", "1").await;
+    let leader = cluster.leader().await;
+    for node in cluster.nodes.keys() {
+        cluster.wait_value(*node, "a", "1").await;
+    }
+    let node = TestNode::start(&cluster.network, 4).await;
+    node.start_group().await;
+    cluster.nodes.insert(NodeId(4), node);
+    let followers: Vec<NodeId> =
+        cluster.nodes.keys().copied().filter(|id| *id != leader && id.0 != 4).collect();
+    if isolated {
+        cluster.network.isolate(followers[1]);
+    }
+    let group = cluster.nodes[&leader].group();
+    group.add_learner(NodeId(4)).await.unwrap();
+    cluster.wait_value(NodeId(4), "a", "1").await;
+    let others: BTreeSet<NodeId> = cluster.nodes.keys().copied().collect();
+    let leaving = &cluster.nodes[&followers[0]].driver;
+    let said = leaving.confirm(GROUP, &others, Duration::from_secs(5)).await.unwrap();
+    assert!(said.has_member(followers[0]) && said.has_member(NodeId(4)));
+    group.change_voters(&BTreeSet::from([leader, NodeId(4)])).await.unwrap();
+    leaving.stop_group(GROUP).await;
+    let said = leaving.confirm(GROUP, &others, Duration::from_secs(5)).await.unwrap();
+    assert!(!said.has_member(followers[0]) && said.has_member(leader));
+    (cluster, leader, followers[0])
+}
+
+/// A replica that was removed leaves nothing behind but its vote, also when its rows outlived a crash;
+/// should it be placed here again, it is filled anew and votes again.
+#[test]
+fn a_removed_replica_can_come_back() {
+    on_virtual_time(async {
+        let (cluster, leader, left) = with_a_leaver(false).await;
+        let node = &cluster.nodes[&left];
+        // As after a crash between the removal from the log and that of the rows.
+        node.log.remove_group(GROUP, Box::new(|_| ())).unwrap();
+        assert!(node.value("a").is_some() && node.log.state(GROUP).removed);
+        let group = node.start_group().await;
+        assert!(node.value("a").is_none());
+        cluster.nodes[&leader].group().add_learner(left).await.unwrap();
+        cluster.wait_value(left, "a", "1").await;
+        while node.log.state(GROUP).amnesia {
+            cluster.nodes[&leader].group().propose(Command::default()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(!node.log.state(GROUP).removed);
+        node.driver.stop_group(GROUP).await;
+        group.remove().await.unwrap();
+        let state = node.log.state(GROUP);
+        assert_eq!((state.last, state.removed, node.value("a")), (None, true, None));
+        assert!(state.vote.is_some() && node.log.groups().is_empty());
+    });
+}
+
+/// A former member that missed the change of members, and one that was removed and is back empty, are a
+/// majority of the old members: they must not elect a leader beside the real group.
+#[test]
+fn a_removed_replica_elects_nobody() {
+    on_virtual_time(async {
+        let (cluster, leader, left) = with_a_leaver(true).await;
+        let stale = *cluster.nodes.keys().find(|id| ![leader, left, NodeId(4)].contains(id)).unwrap();
+        cluster.nodes[&left].log.remove_group(GROUP, Box::new(|_| ())).unwrap();
+        cluster.nodes[&left].start_group().await;
+        cluster.network.kill(leader);
+        cluster.network.kill(NodeId(4));
+        cluster.network.heal_all();
+        for _ in 0..200 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(!cluster.nodes[&stale].group().is_leader());
+        }
+        assert!(cluster.nodes[&stale].group().status().voters.contains(&left));
+    });
+}
+
 /// An entry of a later version stops the replica; it is not skipped.
 #[test]
 fn an_unknown_entry_stops_the_replica() {

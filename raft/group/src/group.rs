@@ -20,11 +20,11 @@ use crate::config::GroupConfig;
 use crate::convert::{empty_node, log_id_to_raft};
 use crate::durable::DurableMark;
 use crate::error::{GroupError, ProposeError};
-use crate::log_store::{EntryFetcher, LogStore};
+use crate::log_store::{EntryFetcher, LogStore, completed, completion};
 use crate::machine::Machine;
 use crate::snapshots::{SnapshotHandle, SnapshotStore};
 use crate::state_machine::StateMachine;
-use crate::types::{Command, Raft, Reply, TypeConfig};
+use crate::types::{Command, LogIdOf, Membership, Raft, Reply, TypeConfig};
 
 /// What a group is made of.
 pub struct GroupOptions {
@@ -80,6 +80,25 @@ pub struct GroupStatus {
     pub stopped: Option<String>,
 }
 
+/// What a leader knows of its group, confirmed by a majority after it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confirmed {
+    /// The entry that set the members; committed.
+    pub membership: LogIdOf,
+    /// The members as that entry sets them.
+    pub config: Membership,
+    /// The leader's last entry.
+    pub last: LogId,
+}
+
+impl Confirmed {
+    /// Whether `node` is a voter or learner.
+    pub fn has_member(&self, node: NodeId) -> bool {
+        let mut members = self.config.voter_ids().chain(self.config.learner_ids());
+        members.any(|member| member == node.0)
+    }
+}
+
 /// A running group. Cheap to clone.
 #[derive(Clone)]
 pub struct Group {
@@ -110,6 +129,10 @@ impl Group {
         N::Network: NetSnapshot<TypeConfig, SnapshotData = SnapshotHandle>,
     {
         let GroupOptions { group, node, config, log, store, snapshots, machine, fetcher } = options;
+        if log.state(group).removed {
+            // A removal that a crash cut short, or whose effects on the rows were not durable yet.
+            snapshots.forget().await?;
+        }
         snapshots.redo_install().await?;
         let durable = Arc::new(DurableMark::new(log.state(group).durable));
         let (published, applied) = watch::channel(None);
@@ -177,6 +200,27 @@ impl Group {
         })?;
         linearizer.await_ready(&self.raft).await.map_err(|error| self.stopped(error.to_string()))?;
         Ok(())
+    }
+
+    /// Who the members are, committed and not changing, and how far the log goes; confirmed by a
+    /// majority. Only the leader can say.
+    ///
+    /// # Errors
+    /// Also while the members change.
+    pub async fn confirm(&self) -> Result<Confirmed, ProposeError> {
+        let before = self.raft.metrics().borrow_watched().membership_config.clone();
+        self.read_barrier().await?;
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let settled = metrics.membership_config.log_id() == metrics.committed_membership_config.log_id();
+        let unsaid = |reason: &str| ProposeError::Refused { group: self.group, reason: reason.to_owned() };
+        if !settled || before.log_id() != metrics.membership_config.log_id() {
+            return Err(unsaid("its members are changing"));
+        }
+        let set_at = *before.log_id();
+        let (Some(membership), Some(last)) = (set_at, self.log.state(self.group).last) else {
+            return Err(unsaid("it has no members yet"));
+        };
+        Ok(Confirmed { membership, config: before.membership().clone(), last })
     }
 
     /// The last applied entry, as a value to wait on.
@@ -299,6 +343,23 @@ impl Group {
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(group = %self.group, %error, "group did not stop cleanly");
         }
+    }
+
+    /// Stops the replica and deletes its entries, rows and snapshots. Its vote stays, and should it be
+    /// started again, it doesn't vote until it is refilled. Only for a replica whose removal from this
+    /// node is committed; a crash on the way is repaired by the next start of the group.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub async fn remove(&self) -> Result<(), GroupError> {
+        self.stop().await;
+        // The state machine may still be in a round; when it has gone, nothing is written any more.
+        let mut applied = self.applied.clone();
+        while applied.changed().await.is_ok() {}
+        let (done, removed) = completion();
+        self.log.remove_group(self.group, done)?;
+        completed(removed).await?;
+        self.snapshots.forget().await
     }
 
     fn not_leader(&self, leader: Option<u64>) -> ProposeError {

@@ -37,7 +37,7 @@ pub use convert::{
     EntryKind, entry_from_log, entry_to_log, log_id_from_raft, log_id_to_raft, vote_from_parts, vote_parts,
 };
 pub use error::{GroupError, ProposeError};
-pub use group::{Group, GroupOptions, GroupStatus, ReplicaLag};
+pub use group::{Confirmed, Group, GroupOptions, GroupStatus, ReplicaLag};
 pub use log_store::EntryFetcher;
 pub use machine::{Machine, MachineError};
 pub use runtime::{FleetRuntime, seed_this_thread};

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use fleetline_codec::{DecodeError, Reader};
 use fleetline_log::NodeLog;
 use fleetline_snapshot::{SnapshotDir, SnapshotError, SnapshotSource, Staging};
-use fleetline_state::{StateSnapshot, StateStore};
+use fleetline_state::{StateBatch, StateSnapshot, StateStore};
 use fleetline_types::{GroupId, LogId};
 use openraft::storage::RaftSnapshotBuilder;
 use parking_lot::Mutex;
@@ -107,6 +107,23 @@ impl SnapshotStore {
     /// When the disk fails.
     pub fn discard_pending(&self) -> Result<(), GroupError> {
         self.dir.discard_pending(self.group).map_err(failed)
+    }
+
+    /// Deletes the rows and snapshots of a group that was removed from this node's log. Durable when
+    /// this returns; doing it again changes nothing.
+    pub(crate) async fn forget(&self) -> Result<(), GroupError> {
+        if !self.log.state(self.group).removed {
+            return Err(GroupError::Snapshot(format!("group {} was not removed from this node", self.group)));
+        }
+        let (dir, group, store) = (self.dir.clone(), self.group, self.store.clone());
+        let forget = move || {
+            let mut batch = StateBatch::default();
+            batch.delete_group(group);
+            store.write(batch)?;
+            store.flush()?;
+            dir.remove_group(group).map_err(failed)
+        };
+        self.blocking.run(forget).await
     }
 
     /// Replaces rows and log by the received snapshot.
