@@ -20,6 +20,7 @@ mod limits;
 mod merge;
 mod metadata;
 mod parse;
+pub mod query;
 mod section;
 mod tags;
 #[cfg(test)]
