@@ -1,0 +1,171 @@
+"""A hub of one or three real `fleetline` processes, with relays in front of them when a case breaks the network.
+
+`run.py` starts one per kind of case (`KINDS`) and stops it before the next, because SDKs know no other
+ports than 8883 and 443. Data folders and logs lie under `target/interop/run/KIND` and stay for reading.
+
+Invariant: `Hub.start` returns when every node answers `/readyz`, `client/hub.json` is there, a REST
+request succeeds and, in a cluster, every partition has all its replicas.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+
+from .proxy import Relay
+from .records import Reader
+from .rest import Rest
+
+# Nodes, and whether relays stand on 8883 and 443.
+KINDS = {"single": (1, False), "relayed": (1, True), "cluster": (3, True)}
+MQTT, HTTPS = ("127.0.0.1", 8883), ("127.0.0.1", 443)
+START_S_MAX = 90
+
+
+def _free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def until(what, check, within_s=START_S_MAX):
+    """Calls `check` until it gives something; the last error is in the message when it never does."""
+    end, last = time.monotonic() + within_s, None
+    while time.monotonic() < end:
+        try:
+            if found := check():
+                return found
+        except (OSError, RuntimeError, ValueError) as error:
+            last = error
+        time.sleep(0.1)
+    raise RuntimeError(f"{what}: not within {within_s} s ({last})")
+
+
+class Node:
+    """One process. It keeps its ports and its folder over restarts."""
+
+    def __init__(self, binary, folder, mqtt, https):
+        self.binary, self.folder = binary, folder
+        self.mqtt, self.https = mqtt, https
+        self.native, self.peer, self.ops, self.plain = (("127.0.0.1", _free_port()) for _ in range(4))
+        self.process = None
+
+    def start(self, *more):
+        arguments = [self.binary, "serve", "--data", self.folder]
+        for flag, address in (
+            ("listen", self.native), ("peer-listen", self.peer), ("ops-listen", self.ops),
+            ("mqtt-listen", self.mqtt), ("mqtt-plain-listen", self.plain), ("https-listen", self.https),
+        ):
+            arguments += [f"--{flag}", "%s:%d" % address]
+        with open(f"{self.folder}.log", "ab") as log:
+            self.process = subprocess.Popen([*arguments, *more], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def wait_ready(self):
+        until(f"node {self.folder} ready", self._is_ready)
+
+    def _is_ready(self):
+        self.check_alive()
+        with urllib.request.urlopen("http://%s:%d/readyz" % self.ops, timeout=5) as answer:
+            return answer.status == 200
+
+    def check_alive(self):
+        if self.process is not None and self.process.poll() is not None:
+            raise SystemExit(f"node ended ({self.process.returncode}), see {self.folder}.log")
+
+    def kill(self):
+        """SIGKILL, and waits until it is gone."""
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+
+    def stop(self):
+        """SIGTERM, and waits until it has ended in good order."""
+        self.process.terminate()
+        self.process.wait()
+        self.process = None
+
+
+class Hub:
+    """The nodes of one kind, their relays, REST and the reader of their stream."""
+
+    def __init__(self, binary, home, kind):
+        self.binary, self.kind = binary, kind
+        self.home = os.path.join(home, kind)
+        self.nodes, self.relays, self.reader, self.rest = [], {}, None, None
+
+    def start(self):
+        count, relayed = KINDS[self.kind]
+        shutil.rmtree(self.home, ignore_errors=True)
+        os.makedirs(self.home)
+        for number in range(1, count + 1):
+            mqtt, https = (("127.0.0.1", _free_port()), ("127.0.0.1", _free_port())) if relayed else (MQTT, HTTPS)
+            node = Node(self.binary, os.path.join(self.home, f"n{number}"), mqtt, https)
+            self.nodes.append(node)
+            node.start(*(["--join", self._token()] if number > 1 else ["--partitions", "4"]))
+            node.wait_ready()
+        if relayed:
+            self.relays = {"mqtt": Relay(MQTT, self.nodes[0].mqtt), "https": Relay(HTTPS, self.nodes[0].https)}
+        if count > 1:
+            until("every partition replicated", self._is_replicated)
+        self.path = os.path.join(self.context, "hub.json")
+        hub = until("client/hub.json", self._read_hub)
+        self.rest = Rest(hub)
+        self.wait_rest()
+        self.write_endpoints()
+        self.reader = Reader(self.binary, self.context, os.path.join(self.home, "reader.log"))
+
+    @property
+    def context(self):
+        return os.path.join(self.nodes[0].folder, "client")
+
+    def _read_hub(self):
+        with open(self.path, encoding="utf-8") as file:
+            return json.load(file)
+
+    def wait_rest(self):
+        until("REST answers", lambda: self.rest.request("GET", "/devices?top=1")["status"] == 200)
+
+    def write_endpoints(self):
+        """All nodes, so that the reader lives on when one is down."""
+        with open(os.path.join(self.context, "endpoints"), "w", encoding="utf-8") as file:
+            file.writelines("%s:%d\n" % node.native for node in self.nodes)
+
+    def _fleetline(self, *arguments):
+        command = [self.binary, *arguments, "--context", self.context]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"fleetline {arguments}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def _token(self):
+        words = self._fleetline("cluster", "token").split()
+        return next(word for word in words if word.startswith("flt1."))
+
+    def _is_replicated(self):
+        partitions = json.loads(self._fleetline("cluster", "status", "--json"))["partitions"]
+        return partitions and all(len(p["voters"]) == len(self.nodes) and p["leader"] is not None for p in partitions)
+
+    def restore(self):
+        """Everything as after `start`: relays open and on the first node, every node running. Between cases."""
+        for node in self.nodes:
+            if node.process is None:
+                node.start()
+        for node in self.nodes:
+            node.wait_ready()
+        for name, relay in self.relays.items():
+            relay.target(getattr(self.nodes[0], name))
+            relay.release()
+        if len(self.nodes) > 1:
+            until("every partition replicated", self._is_replicated)
+        self.wait_rest()
+
+    def close(self):
+        if self.reader:
+            self.reader.close()
+        for relay in self.relays.values():
+            relay.close()
+        for node in self.nodes:
+            if node.process is not None and node.process.poll() is None:
+                node.kill()
