@@ -319,6 +319,31 @@ fn an_amnesiac_votes_only_when_refilled() {
     });
 }
 
+/// A group that this disk may have forgotten isn't made anew; one that can't have been here is.
+#[test]
+fn a_forgotten_group_is_not_made_anew() {
+    on_virtual_time(async {
+        let node = TestNode::start(&MemNetwork::new(MemOptions::default()), 1).await;
+        node.log.set_doubt();
+        let (voters, done) = (BTreeSet::from([NodeId(1)]), Box::new(|_| ()));
+        node.start_group().await.initialize(&voters).await.unwrap();
+        assert_eq!(node.log.state(GROUP).last, None);
+        node.driver.stop_group(GROUP).await;
+        node.log.trust_unknown_groups(&[GROUP], done.clone()).unwrap();
+        node.start_group().await.initialize(&voters).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert!(node.log.state(GROUP).last.is_none() && !node.group().is_leader());
+
+        let node = TestNode::start(&MemNetwork::new(MemOptions::default()), 1).await;
+        node.log.set_doubt();
+        node.log.trust_unknown_groups(&[], done).unwrap();
+        let group = node.start_group().await;
+        group.initialize(&voters).await.unwrap();
+        group.applied().wait_for(|applied| applied.is_some()).await.unwrap();
+        assert!(group.is_leader());
+    });
+}
+
 /// A cluster whose node that was asked for left the group, and was told so; gives the leader and it.
 async fn with_a_leaver(isolated: bool) -> (TestCluster, NodeId, NodeId) {
     let mut cluster = TestCluster::start(3).await;

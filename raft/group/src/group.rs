@@ -162,10 +162,16 @@ impl Group {
         &self.snapshots
     }
 
-    /// Makes a new group of these voters. A group that has anything in its log is left as it is.
+    /// Makes a new group of these voters. A group that has anything in its log is left as it is, and so
+    /// is one that this disk may have forgotten: made anew, it would elect itself and go on without what
+    /// it had acknowledged.
     pub async fn initialize(&self, voters: &BTreeSet<NodeId>) -> Result<(), GroupError> {
         let initialized = self.raft.is_initialized().await.map_err(|e| GroupError::Raft(e.to_string()))?;
         if initialized {
+            return Ok(());
+        }
+        if self.log.state(self.group).amnesia {
+            tracing::error!(group = %self.group, "group is not made anew: this disk may have lost its entries");
             return Ok(());
         }
         let voters: BTreeSet<u64> = voters.iter().map(|node| node.0).collect();

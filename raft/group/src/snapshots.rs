@@ -111,7 +111,10 @@ impl SnapshotStore {
 
     /// Deletes the rows and snapshots of a group that was removed from this node's log. Durable when
     /// this returns; doing it again changes nothing.
-    pub(crate) async fn forget(&self) -> Result<(), GroupError> {
+    ///
+    /// # Errors
+    /// When the log doesn't say that it was removed, and when the disk fails.
+    pub async fn forget(&self) -> Result<(), GroupError> {
         if !self.log.state(self.group).removed {
             return Err(GroupError::Snapshot(format!("group {} was not removed from this node", self.group)));
         }

@@ -183,6 +183,24 @@ pub trait NodeLog: Send + Sync + Debug + 'static {
     /// Clears the amnesia mark once peers have refilled this replica.
     fn clear_amnesia(&self, group: GroupId, done: Done) -> Result<(), LogError>;
 
+    /// Whether groups that the log doesn't know may have been here all the same, because the log has lost
+    /// its tail. Each of them has amnesia then, new ones too.
+    fn doubts_unknown(&self) -> bool {
+        false
+    }
+
+    /// Ends that doubt: what the log doesn't know was never here, except `doubtful`, which keep their
+    /// amnesia. For whoever has learned from the control group, *after* this start, which groups had been
+    /// placed on any node by then: those may have been here, later ones can't.
+    ///
+    /// # Errors
+    /// `Poisoned`.
+    fn trust_unknown_groups(&self, doubtful: &[GroupId], done: Done) -> Result<(), LogError> {
+        let _nothing_is_doubted = doubtful;
+        done(Ok(()));
+        Ok(())
+    }
+
     /// Figures of the moment.
     fn stats(&self) -> LogStats;
 

@@ -32,6 +32,9 @@ struct State {
     pending: VecDeque<(GroupId, Op, u64, Option<Done>)>,
     poisoned: Option<String>,
     full: bool,
+    /// Groups that aren't known may have been lost: as callers see it, and after a crash.
+    doubt: bool,
+    durable_doubt: bool,
     frames: u64,
     syncs: u64,
 }
@@ -71,6 +74,7 @@ enum Op {
     InstallEntries(Vec<LogEntry>),
     Remove,
     ClearAmnesia,
+    Trust(Vec<GroupId>),
 }
 
 impl MemLog {
@@ -101,7 +105,8 @@ impl MemLog {
                     break;
                 };
                 count += 1;
-                apply(&mut state.durable, group, &op).expect("an operation that was seen to be valid");
+                let doubt = &mut state.durable_doubt;
+                apply(&mut state.durable, doubt, group, &op).expect("an operation that was seen to be valid");
                 if let Some(seen) = state.seen.get_mut(&group) {
                     seen.completed(&op, epoch);
                 }
@@ -121,6 +126,7 @@ impl MemLog {
         if state.manual {
             state.pending.clear();
             state.seen = state.durable.clone();
+            state.doubt = state.durable_doubt;
             for group in state.seen.values_mut() {
                 group.durable_next = group.next();
             }
@@ -163,6 +169,12 @@ impl MemLog {
         state.durable.entry(group).or_default().amnesia = true;
     }
 
+    /// Doubts whether groups that aren't known were here, as recovery does after a loss.
+    pub fn set_doubt(&self) {
+        let mut state = self.state.lock();
+        (state.doubt, state.durable_doubt) = (true, true);
+    }
+
     fn submit(&self, group: GroupId, op: Op, done: Option<Done>) -> Result<(), LogError> {
         let done = {
             let mut guard = self.state.lock();
@@ -170,7 +182,7 @@ impl MemLog {
             if let Some(reason) = &state.poisoned {
                 return Err(LogError::Poisoned { reason: reason.clone() });
             }
-            apply(&mut state.seen, group, &op)?;
+            apply(&mut state.seen, &mut state.doubt, group, &op)?;
             state.frames += op.frames();
             let epoch = state.seen.get(&group).map_or(0, |group| group.epoch);
             if state.manual {
@@ -225,8 +237,20 @@ fn misuse<T>(text: String) -> Result<T, LogError> {
     Err(LogError::Misuse(text))
 }
 
-fn apply(groups: &mut BTreeMap<GroupId, Group>, id: GroupId, op: &Op) -> Result<(), LogError> {
-    let mut fresh = Group::default();
+fn apply(
+    groups: &mut BTreeMap<GroupId, Group>,
+    doubt: &mut bool,
+    id: GroupId,
+    op: &Op,
+) -> Result<(), LogError> {
+    if let Op::Trust(doubtful) = op {
+        for group in doubtful.iter().filter(|_| *doubt) {
+            groups.entry(*group).or_insert_with(|| Group { amnesia: true, ..Group::default() });
+        }
+        *doubt = false;
+        return Ok(());
+    }
+    let mut fresh = Group { amnesia: *doubt, ..Group::default() };
     let group = groups.get_mut(&id);
     let known = group.is_some();
     let group = group.unwrap_or(&mut fresh);
@@ -242,6 +266,7 @@ fn apply(groups: &mut BTreeMap<GroupId, Group>, id: GroupId, op: &Op) -> Result<
         Op::InstallEntries(entries) => group.install_entries(entries)?,
         Op::Remove => group.remove(),
         Op::ClearAmnesia => group.amnesia = false,
+        Op::Trust(_) => {}
     }
     if !known {
         groups.insert(id, fresh);
@@ -471,7 +496,9 @@ impl NodeLog for MemLog {
     }
 
     fn state(&self, group: GroupId) -> GroupLogState {
-        self.with_group(group, Group::state).unwrap_or_default()
+        let amnesia = self.state.lock().doubt;
+        let unknown = || GroupLogState { amnesia, ..GroupLogState::default() };
+        self.with_group(group, Group::state).unwrap_or_else(unknown)
     }
 
     fn append(&self, group: GroupId, entries: Vec<LogEntry>, done: Done) -> Result<(), LogError> {
@@ -544,6 +571,14 @@ impl NodeLog for MemLog {
 
     fn clear_amnesia(&self, group: GroupId, done: Done) -> Result<(), LogError> {
         self.submit(group, Op::ClearAmnesia, Some(done))
+    }
+
+    fn doubts_unknown(&self) -> bool {
+        self.state.lock().doubt
+    }
+
+    fn trust_unknown_groups(&self, doubtful: &[GroupId], done: Done) -> Result<(), LogError> {
+        self.submit(GroupId::CONTROL, Op::Trust(doubtful.to_vec()), Some(done))
     }
 
     fn stats(&self) -> LogStats {

@@ -77,7 +77,7 @@ pub struct RecoveryReport {
     /// Groups with amnesia after this start.
     pub amnesia_groups: Vec<GroupId>,
     /// Groups that the log has never seen (any more) have amnesia too, until
-    /// [`crate::SegLog::trust_unknown_groups`].
+    /// [`crate::NodeLog::trust_unknown_groups`].
     pub amnesia_unknown: bool,
     /// The durable mark; `None` when there is none that can be read.
     pub mark: Option<u64>,

@@ -111,20 +111,6 @@ impl SegLog {
         *self.core.waker.write() = Some(waker);
     }
 
-    /// Declares that groups which the log doesn't know were never here, after a loss made that
-    /// uncertain. For whoever has compared with the control group.
-    ///
-    /// # Errors
-    /// `Poisoned`.
-    pub fn trust_unknown_groups(&self, done: Done) -> Result<(), LogError> {
-        self.core.poisoned()?;
-        self.core.amnesia_unknown.store(false, Ordering::Release);
-        let frame = note(FrameKind::TrustUnknown, GroupId::CONTROL, 0, 0);
-        let work = Work::Note(frame, Bytes::new());
-        self.submit_whole(work, done);
-        Ok(())
-    }
-
     fn submit_whole(&self, work: Work, done: Done) {
         let bytes = work.bytes();
         self.core.queue.reserve(bytes);
@@ -190,6 +176,12 @@ impl SegLog {
             state.apply(&frame, &payload, cache_bytes);
             Ok(Some(Work::Note(frame, payload)))
         })
+    }
+
+    /// Whether anything was stored for this group, if only that it was removed.
+    fn knows(&self, group: GroupId) -> bool {
+        self.with_cell(group, |state| state.index.meta.removed || state.index.meta.holds_anything())
+            .unwrap_or(false)
     }
 
     fn with_cell<T>(&self, group: GroupId, ask: impl FnOnce(&CellState) -> T) -> Option<T> {
@@ -378,6 +370,24 @@ impl NodeLog for SegLog {
 
     fn clear_amnesia(&self, group: GroupId, done: Done) -> Result<(), LogError> {
         self.submit_note(note(FrameKind::ClearAmnesia, group, 0, 0), Bytes::new(), Some(done), |_, _| Ok(()))
+    }
+
+    fn doubts_unknown(&self) -> bool {
+        self.core.amnesia_unknown.load(Ordering::Acquire)
+    }
+
+    fn trust_unknown_groups(&self, doubtful: &[GroupId], done: Done) -> Result<(), LogError> {
+        self.core.poisoned()?;
+        let doubts = self.doubts_unknown();
+        for group in doubtful.iter().filter(|group| doubts && !self.knows(**group)) {
+            // Changes nothing but that the group is known from here on, with the amnesia of all unknown.
+            let frame = note(FrameKind::Retain, *group, 0, 0);
+            self.submit_note(frame, Bytes::new(), None, |_, _| Ok(()))?;
+        }
+        self.core.amnesia_unknown.store(false, Ordering::Release);
+        let frame = note(FrameKind::TrustUnknown, GroupId::CONTROL, 0, 0);
+        self.submit_whole(Work::Note(frame, Bytes::new()), done);
+        Ok(())
     }
 
     fn stats(&self) -> LogStats {

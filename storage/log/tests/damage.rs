@@ -98,13 +98,17 @@ fn check_repair(disk: &MemDisk, log: Arc<SegLog>) {
         }
         log.clear_amnesia(group, nobody()).unwrap();
     }
-    log.trust_unknown_groups(nobody()).unwrap();
+    let (lost, new) = (GroupId(76), GroupId(77));
+    let doubted = log.doubts_unknown();
+    log.trust_unknown_groups(&[GROUPS[0], lost], nobody()).unwrap();
     settle(&log);
     drop(log);
     let (log, report) = open(disk);
-    assert_eq!((report.damaged_entries, &report.amnesia_groups[..]), (0, &[][..]));
+    let still: &[GroupId] = if doubted { &[lost] } else { &[] };
+    assert_eq!((report.damaged_entries, &report.amnesia_groups[..]), (0, still));
     assert!(!report.amnesia_unknown && check_honest(&log).iter().all(Vec::is_empty));
-    assert!(!log.state(GroupId(77)).amnesia);
+    assert!(!log.state(new).amnesia && !log.doubts_unknown());
+    assert_eq!(log.state(lost).amnesia, doubted);
 }
 
 /// A flipped bit anywhere in a sealed segment that has a sidecar costs exactly one entry, found
