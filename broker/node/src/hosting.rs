@@ -2,7 +2,8 @@
 //!
 //! Follows the control state: peers' addresses go to the transport, and a partition that the placement
 //! gives this node is started. What the log already holds is started first, without waiting for
-//! anybody: a cluster that lost its power must come back by itself.
+//! anybody: a cluster that lost its power must come back by itself. What has left this node is deleted
+//! by `retire`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,6 +20,9 @@ use fleetline_types::{GroupId, NodeId, PartitionId};
 use parking_lot::RwLock;
 
 use crate::error::NodeError;
+
+mod doubt;
+mod retire;
 
 /// Starts and finds the partitions of this node.
 pub(crate) struct Hosting {
@@ -59,14 +63,16 @@ impl Hosting {
         for partition in self.driver.log().groups().into_iter().filter_map(GroupId::partition) {
             self.host(partition).await?;
         }
-        Ok(())
+        self.finish_removals().await
     }
 
     async fn host(&self, partition: PartitionId) -> Result<Arc<Partition>, NodeError> {
         if let Some(hosted) = self.partition(partition) {
             return Ok(hosted);
         }
-        let (machine, head) = PartitionMachine::new(partition, self.partitions, StreamLimits::default());
+        let store = self.driver.store().clone();
+        let (machine, published) =
+            PartitionMachine::new(partition, self.partitions, StreamLimits::default(), store);
         let group = self.start_group(GroupId::of_partition(partition), Box::new(machine)).await?;
         let hosted = Partition::new(PartitionParts {
             partition,
@@ -75,7 +81,7 @@ impl Hosting {
             log: self.driver.log().clone(),
             store: self.driver.store().clone(),
             clock: self.clock.clone(),
-            head,
+            published,
             blocking: Blocking::Pool,
         });
         self.hosted.write().insert(partition, hosted.clone());
@@ -115,9 +121,13 @@ impl Hosting {
             if !placement.replicas.contains(&this) {
                 continue;
             }
-            let hosted = self.host(*partition).await?;
             // The first placement of a partition makes its group, on the node that it names first.
-            if placement.epoch == 1 && placement.replicas.first() == Some(&this) {
+            let makes = placement.epoch == 1 && placement.replicas.first() == Some(&this);
+            if makes && self.is_doubtful(*partition) {
+                continue;
+            }
+            let hosted = self.host(*partition).await?;
+            if makes {
                 hosted.group().initialize(&BTreeSet::from([this])).await?;
             }
         }

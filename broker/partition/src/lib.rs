@@ -1,8 +1,8 @@
 //! One partition: its replicated state machine, and reads of its stream.
 //!
 //! `broker/node` starts a partition's group with a [`PartitionMachine`] and wraps it into a
-//! [`Partition`], through which everything else appends, reads, claims and checkpoints. The
-//! machine hands commands to `broker/streams` and publishes the new head of the stream once a
+//! [`Partition`], through which everything else appends, reads, claims, checkpoints and changes devices. The
+//! machine hands commands to `broker/streams` and `broker/devices` and publishes the new head of the stream once a
 //! round is in the store.
 //!
 //! Invariants:
@@ -16,12 +16,13 @@
 #![deny(missing_docs)]
 
 mod consumer_groups;
+mod devices;
 mod liveness;
 mod machine;
 mod partition;
 mod read;
 mod retention;
 
-pub use machine::PartitionMachine;
+pub use machine::{Effects, PartitionMachine, Published};
 pub use partition::{Partition, PartitionParts};
 pub use retention::RetentionPolicy;

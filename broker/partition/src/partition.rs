@@ -14,9 +14,9 @@ use fleetline_state::{StateError, StateStore};
 use fleetline_streams::{Head, StreamCommand, StreamError, StreamQuery, StreamReply};
 use fleetline_types::{GroupId, PartitionId};
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use crate::liveness::Liveness;
+use crate::machine::Published;
 
 /// What a partition's replica is made of.
 pub struct PartitionParts {
@@ -33,7 +33,7 @@ pub struct PartitionParts {
     /// The node's clock.
     pub clock: Arc<dyn Clock>,
     /// What its machine publishes.
-    pub head: watch::Receiver<Head>,
+    pub published: Published,
     /// How calls run that wait for the disk.
     pub blocking: Blocking,
 }
@@ -68,7 +68,7 @@ impl Partition {
 
     /// The ends of the stream that readers may see here.
     pub fn head(&self) -> Head {
-        *self.parts.head.borrow()
+        *self.parts.published.head.borrow()
     }
 
     pub(crate) fn query(&self) -> StreamQuery<'_> {
@@ -98,9 +98,14 @@ impl Partition {
         self.propose(Command { head: command.encode(), body: Bytes::new() }).await
     }
 
+    pub(crate) async fn propose_entry(&self, command: Command) -> Result<Bytes, HubError> {
+        let reply = self.parts.group.propose(command).await;
+        reply.map(|reply| reply.0).map_err(|error| self.propose_error(error))
+    }
+
     async fn propose(&self, command: Command) -> Result<StreamReply, HubError> {
-        let reply = self.parts.group.propose(command).await.map_err(|error| self.propose_error(error))?;
-        match StreamReply::decode(&reply.0).map_err(|error| HubError::Internal(error.to_string()))? {
+        let reply = self.propose_entry(command).await?;
+        match StreamReply::decode(&reply).map_err(|error| HubError::Internal(error.to_string()))? {
             StreamReply::Refused(error) => Err(stream_error(error)),
             reply => Ok(reply),
         }

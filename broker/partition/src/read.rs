@@ -20,7 +20,7 @@ impl Partition {
     /// # Errors
     /// `OffsetGone` with the new start; `OffsetBeyondEnd`.
     pub async fn read(&self, from: Offset, max_bytes: u64, wait: Duration) -> Result<ReadReply, HubError> {
-        let mut changed = self.parts.head.clone();
+        let mut changed = self.parts.published.head.clone();
         let deadline = tokio::time::Instant::now() + wait;
         loop {
             let head = *changed.borrow_and_update();

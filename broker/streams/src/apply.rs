@@ -1,7 +1,7 @@
 //! Commands, one by one: state and command in, state, rows and reply out.
 
 use bytes::Bytes;
-use fleetline_batch::{BatchError, BatchHeader};
+use fleetline_batch::{BatchError, BatchHeader, Producer};
 use fleetline_codec::DecodeError;
 use fleetline_state::{KeyKind, StateBatch};
 use fleetline_types::{LogId, LogIndex, MemberId, Offset, TimestampMs};
@@ -64,6 +64,23 @@ impl StreamState {
             }
         };
         Ok(reply.unwrap_or_else(StreamReply::Refused))
+    }
+
+    /// Stores a batch whose order its caller has checked already, whatever its producer: the outbox of
+    /// the partition's devices.
+    pub fn append_unnumbered(
+        &mut self,
+        id: LogId,
+        command: &StreamCommand,
+        header: &BatchHeader,
+        bytes: u32,
+    ) -> StreamReply {
+        let StreamCommand::Append { time } = command else {
+            return StreamReply::Refused(StreamError::Invalid("not an append".to_owned()));
+        };
+        let mut header = *header;
+        header.producer = Producer::default();
+        self.append(id.index, *time, &header, bytes).unwrap_or_else(StreamReply::Refused)
     }
 
     fn append(

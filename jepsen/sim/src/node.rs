@@ -90,7 +90,7 @@ impl SimNode {
         let snapshots = snapshots.map_err(|e| text(&e))?;
         let group_id = GroupId::of_partition(PARTITION);
         let snapshots = SnapshotStore::new(group_id, snapshots, log.clone(), store.clone(), Blocking::Inline);
-        let (machine, head) = PartitionMachine::new(PARTITION, 1, StreamLimits::default());
+        let (machine, published) = PartitionMachine::new(PARTITION, 1, StreamLimits::default(), store.clone());
         let group = driver.start_group(group_id, Box::new(machine), Arc::new(snapshots)).await;
         let partition = Partition::new(PartitionParts {
             partition: PARTITION,
@@ -99,7 +99,7 @@ impl SimNode {
             log,
             store,
             clock: clock(),
-            head,
+            published,
             blocking: Blocking::Inline,
         });
         self.running = Some(Running { driver, partition, pump });

@@ -1,0 +1,112 @@
+//! Sessions: at most one live connection an identity (P12), and what outlives it.
+
+use fleetline_iothub::bag::{Bag, SystemProperty, parse_into};
+use fleetline_state::{KeyKind, StateBatch};
+
+use super::Applied;
+use super::events::system;
+use crate::command::{CloseSession, DeviceReply, OpenSession, SessionOpened, Subscribe};
+use crate::endpoints;
+use crate::error::DeviceError;
+use crate::limits::SUBSCRIPTIONS_MAX;
+use crate::rows::{DeviceKey, EventRow, Property, SessionRow, SystemPropertyRow, WillRow};
+use crate::state::{DeviceState, missing};
+
+impl DeviceState {
+    pub(super) fn open_session(&mut self, open: &OpenSession, out: &mut StateBatch) -> Applied {
+        let key = &open.key;
+        self.entitled(key, open.auth_version)?;
+        let mut twin = self.twin(key)?.ok_or_else(|| missing(key))?;
+        let desired = fleetline_twins::Section::decode(&twin.desired)
+            .map_err(|error| DeviceError::invalid(error.to_string()))?;
+        if self.session(key)?.is_some_and(|session| session.connected) {
+            self.fence(key, false, out)?;
+        }
+        let old = self.session(key)?.filter(|session| !session.clean && !open.fresh);
+        let session = SessionRow {
+            epoch: self.at,
+            connected: true,
+            place: open.place.clone(),
+            clean: open.clean,
+            subscriptions: old.as_ref().map(|old| old.subscriptions.clone()).unwrap_or_default(),
+            changed_ms: self.now,
+            active_ms: self.now,
+            will: open.will.clone(),
+        };
+        self.put(out, KeyKind::Session, key.row_key(), &session);
+        self.count_connected(key, true);
+        if !open.model_id.is_empty() && open.model_id != twin.model_id {
+            twin.model_id.clone_from(&open.model_id);
+            self.put(out, KeyKind::Twin, key.row_key(), &twin);
+        }
+        self.emit_connection(key, "deviceConnected", out);
+        let opened = SessionOpened { session, present: old.is_some(), desired_version: desired.version };
+        Ok(DeviceReply { opened: Some(opened), ..DeviceReply::default() })
+    }
+
+    pub(super) fn close_session(&mut self, close: &CloseSession, out: &mut StateBatch) -> Applied {
+        let key = &close.key;
+        let session = self.live_session(key, close.epoch)?;
+        if let (Some(will), false) = (&session.will, close.graceful) {
+            let event = self.will_event(key, will);
+            self.emit(&event, out);
+        }
+        let subscriptions = if session.clean { Vec::new() } else { session.subscriptions.clone() };
+        let closed = SessionRow {
+            connected: false,
+            changed_ms: self.now,
+            active_ms: self.now,
+            will: None,
+            subscriptions,
+            ..session
+        };
+        self.put(out, KeyKind::Session, key.row_key(), &closed);
+        self.count_connected(key, false);
+        self.emit_connection(key, "deviceDisconnected", out);
+        Ok(DeviceReply::default())
+    }
+
+    /// A will is telemetry with a property that says so.
+    fn will_event(&self, key: &DeviceKey, will: &WillRow) -> EventRow {
+        let mut bag = Bag::default();
+        // The gateway has parsed it before it let it in.
+        let parsed = parse_into(&will.bag, &mut bag).is_ok();
+        let row = |(id, value): &(SystemProperty, _)| SystemPropertyRow {
+            id: *id as u32,
+            value: String::from(AsRef::<str>::as_ref(value)),
+        };
+        let mut system_properties: Vec<_> = bag.system.iter().filter(|_| parsed).map(row).collect();
+        system_properties.push(system(SystemProperty::ConnectionDeviceId, &key.device));
+        if key.is_module() {
+            system_properties.push(system(SystemProperty::ConnectionModuleId, &key.module));
+        }
+        system_properties.push(system(SystemProperty::MessageSource, "Telemetry"));
+        let application = bag.application.iter().filter(|_| parsed);
+        let mut properties: Vec<Property> =
+            application.map(|(name, value)| Property { name: name.to_string(), value: value.to_string() }).collect();
+        properties.push(Property { name: "iothub-MessageType".to_owned(), value: "Will".to_owned() });
+        EventRow {
+            device: key.device.clone(),
+            time_ms: self.now,
+            system: system_properties,
+            properties,
+            body: will.body.clone(),
+            endpoints: endpoints::TELEMETRY,
+        }
+    }
+
+    pub(super) fn subscribe(&mut self, subscribe: &Subscribe, out: &mut StateBatch) -> Applied {
+        let key = &subscribe.key;
+        let mut session = self.live_session(key, subscribe.epoch)?;
+        session.subscriptions.retain(|known| {
+            !subscribe.remove.contains(&known.filter) && subscribe.add.iter().all(|added| added.filter != known.filter)
+        });
+        session.subscriptions.extend(subscribe.add.iter().cloned());
+        if session.subscriptions.len() > SUBSCRIPTIONS_MAX {
+            let text = format!("a session has at most {SUBSCRIPTIONS_MAX} subscriptions");
+            return Err(DeviceError::Limit(text).into());
+        }
+        self.put(out, KeyKind::Session, key.row_key(), &session);
+        Ok(DeviceReply::default())
+    }
+}
