@@ -301,7 +301,8 @@ fn subscribe_and_suback() {
         assert_eq!(out, bytes);
     }
 
-    let cases: [(Version, &[u8], &[u8], &[u8]); 3] = [
+    type Case<'a> = (Version, &'a [u8], &'a [u8], &'a [u8]);
+    let cases: [Case<'_>; 3] = [
         (V311, &[0, 1, 2, 0x80], &[0, 1, 2, 0x80], &[0x90, 6, 0, 5, 0, 1, 2, 0x80]),
         // [MQTT-3.9.3-2]: 3.1.1 knows one failure.
         (V311, &[reason::TOPIC_FILTER_INVALID], &[0x80], &[0x90, 3, 0, 5, 0x80]),
