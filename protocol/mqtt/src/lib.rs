@@ -12,8 +12,9 @@
 //! 4. A packet that only the other side may send is refused ([`Limits::sender`]).
 //!
 //! Clauses of the standards are quoted where they are met: `[MQTT-3.3.1-4]` is one of 3.1.1,
-//! `[MQTT5-3.3.1-4]` one of 5 (`[MQTT3-8.3-4]` is printed so in 3.1.1). Not met, on purpose: a remaining length that isn't in its shortest
-//! form is accepted (`[MQTT5-1.5.5-1]` binds the sender, and 3.1.1 has no such rule).
+//! `[MQTT5-3.3.1-4]` one of 5 (`[MQTT3-8.3-4]` is printed so in 3.1.1). Not met, on purpose: a
+//! remaining length that isn't in its shortest form is accepted (`[MQTT5-1.5.5-1]` binds the sender,
+//! and 3.1.1 has no such rule).
 //!
 //! Not here: whether a packet is allowed now (packet ids in use, aliases, receive maximum), matching
 //! of topics and filters, what a topic means to an IoT hub.
