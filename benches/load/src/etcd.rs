@@ -3,8 +3,6 @@
 //! Spoken to through its gRPC API. Only `Put` is needed, so its two messages are written here instead
 //! of compiling etcd's protocol files, which would need a system `protoc`.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,24 +16,6 @@ use crate::process::{Servers, free_ports, version};
 const CONNECTIONS: usize = 10;
 /// Puts in flight at saturation, over all connections. 4,000 and 20,000 gave no more.
 const IN_FLIGHT: usize = 1000;
-
-fn binary() -> Outcome<PathBuf> {
-    let path = Path::new("/usr/bin/etcd");
-    if !path.is_file() {
-        eprintln!("installing etcd-server …");
-        // The package must not start its service: the policy file forbids it for the time of the install.
-        let script = "set -e; policy=/usr/sbin/policy-rc.d; made=0; \
-            if [ ! -e $policy ]; then printf '#!/bin/sh\\nexit 101\\n' > $policy; chmod +x $policy; made=1; fi; \
-            export DEBIAN_FRONTEND=noninteractive; install='apt-get install -y --no-install-recommends etcd-server'; \
-            { $install || { apt-get update && $install; }; } >/dev/null || code=$?; \
-            if [ $made = 1 ]; then rm -f $policy; fi; exit ${code:-0}";
-        let output = Command::new("bash").args(["-c", script]).output()?;
-        if !output.status.success() {
-            return Err(format!("etcd-server: {}", String::from_utf8_lossy(&output.stderr).trim()).into());
-        }
-    }
-    Ok(path.to_owned())
-}
 
 /// `etcdserverpb.PutRequest`, the fields that are used.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -75,7 +55,7 @@ impl Target for Puts {
 
 /// Puts to a cluster of `nodes`.
 pub async fn append(nodes: usize, load: &Load) -> Outcome<Measured> {
-    let binary = binary()?;
+    let binary = crate::install::debian("etcd-server", "/usr/bin/etcd")?;
     eprintln!("  {}", version(&binary));
     let mut servers = Servers::new()?;
     let ports = free_ports(2 * nodes)?;

@@ -12,7 +12,7 @@ use crate::load::{Flight, Load, Measured, Shape, Target, run};
 use crate::process::{Servers, beside, free_ports};
 
 /// Partitions of the hub that is appended to.
-const PARTITIONS: u32 = 6;
+pub const PARTITIONS: u32 = 6;
 /// Bytes of records that one unit of a saturating load holds: what fills a batch of the client.
 const UNIT_BYTES: usize = 60_000;
 /// Units in flight at saturation, over all producers: eight batches a partition.
@@ -20,35 +20,51 @@ const UNITS_IN_FLIGHT: usize = 48;
 /// How long a read may bring nothing.
 const READ_PATIENCE: Duration = Duration::from_secs(30);
 
-struct Cluster {
-    servers: Servers,
-    client: Client,
+/// Nodes that run, and a client of theirs.
+pub struct Cluster {
+    /// The nodes.
+    pub servers: Servers,
+    /// Connected to the first.
+    pub client: Client,
+    /// Where the first node writes what clients need.
+    pub context: PathBuf,
+    /// Addresses of the listeners that were asked for: by node, then in the order asked.
+    pub listeners: Vec<Vec<String>>,
 }
 
-async fn start(nodes: usize, partitions: u32) -> Outcome<Cluster> {
+/// Starts nodes with a hub of that many partitions and waits for all replicas. `listeners` are options of
+/// `serve` that take an address.
+///
+/// # Errors
+/// When a node ends, doesn't answer, or gets no replicas.
+pub async fn start(nodes: usize, partitions: u32, listeners: &[&str]) -> Outcome<Cluster> {
     let binary = beside("fleetline")?;
     let mut servers = Servers::new()?;
-    let ports = free_ports(3 * nodes)?;
+    let options = [&["--listen", "--peer-listen", "--ops-listen"], listeners].concat();
+    let addresses: Vec<String> =
+        free_ports(options.len() * nodes)?.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let addresses: Vec<&[String]> = addresses.chunks(options.len()).collect();
     let serve = |number: usize, servers: &mut Servers, join: Option<String>| -> Outcome<PathBuf> {
         let data = servers.root().join(format!("n{number}"));
-        let address = |which: usize| format!("127.0.0.1:{}", ports[3 * number + which]);
         let mut arguments = vec!["serve".to_owned(), "--data".to_owned(), data.display().to_string()];
-        arguments.extend(["--listen".to_owned(), address(0), "--peer-listen".to_owned(), address(1)]);
-        arguments.extend(["--ops-listen".to_owned(), address(2)]);
+        for (option, address) in options.iter().zip(addresses[number]) {
+            arguments.extend([(*option).to_owned(), address.clone()]);
+        }
         arguments.extend(["--partitions".to_owned(), partitions.to_string()]);
         arguments.extend(join.into_iter().flat_map(|token| ["--join".to_owned(), token]));
         servers.start(&binary, arguments)?;
         Ok(data)
     };
-    let first = serve(0, &mut servers, None)?;
-    let client = connect(&first.join("client"), &mut servers).await?;
+    let context = serve(0, &mut servers, None)?.join("client");
+    let client = connect(&context, &mut servers).await?;
     for number in 1..nodes {
         let token = client.admin().create_join_token(Duration::from_secs(3600)).await?;
         serve(number, &mut servers, Some(token))?;
     }
     let replicas = if nodes >= 3 { 3 } else { 1 };
     wait_replicated(&client, nodes, partitions, replicas, &mut servers).await?;
-    Ok(Cluster { servers, client })
+    let listeners = addresses.iter().map(|node| node[options.len() - listeners.len()..].to_vec()).collect();
+    Ok(Cluster { servers, client, context, listeners })
 }
 
 async fn connect(context: &Path, servers: &mut Servers) -> Outcome<Client> {
@@ -153,7 +169,7 @@ fn eager(bytes: usize) -> Shape {
 
 /// Appends to a cluster of `nodes`.
 pub async fn append(nodes: usize, load: &Load) -> Outcome<Measured> {
-    let mut cluster = start(nodes, PARTITIONS).await?;
+    let mut cluster = start(nodes, PARTITIONS, &[]).await?;
     let shape = match load.flight {
         Flight::Eager => eager(load.bytes),
         Flight::Thousand => Shape::single(1000),
@@ -165,7 +181,7 @@ pub async fn append(nodes: usize, load: &Load) -> Outcome<Measured> {
 
 /// Reads everything that an append phase has left, by one consumer a partition.
 pub async fn read(duration: Duration) -> Outcome<Measured> {
-    let mut cluster = start(3, PARTITIONS).await?;
+    let mut cluster = start(3, PARTITIONS, &[]).await?;
     let load = Load { bytes: 100, duration, flight: Flight::Eager };
     let shape = eager(load.bytes);
     let target = appends(&cluster.client, load.bytes, shape.records_per_unit)?;
@@ -205,7 +221,7 @@ pub async fn read(duration: Duration) -> Outcome<Measured> {
 /// Server CPU seconds per second over all nodes while 256 groups idle, and their memory.
 pub async fn idle(duration: Duration) -> Outcome<(f64, u64)> {
     // 255 partitions and the control group.
-    let mut cluster = start(3, 255).await?;
+    let mut cluster = start(3, 255, &[]).await?;
     tokio::time::sleep(Duration::from_secs(10)).await;
     let (cpu_before, begun) = (cluster.servers.cpu_seconds()?, Instant::now());
     tokio::time::sleep(duration).await;

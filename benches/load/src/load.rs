@@ -1,7 +1,7 @@
 //! The work: a saturating phase for rate and CPU, then an open loop at half that rate for latency.
 //!
-//! Used by each system's module with a [`Target`] of its own. Several workers share the units, so that
-//! one core's worth of client code is no bound.
+//! Used by each system's module with a [`Target`] of its own, and by `mqtt`, which brings [`Phases`] of
+//! its own. Several workers share the units, so that one core's worth of client code is no bound.
 //!
 //! Invariants:
 //! 1. In the open loop each unit has an intended time; latency counts from there, so a server that
@@ -26,7 +26,7 @@ use crate::process::Servers;
 /// Tasks that send.
 const WORKERS: usize = 4;
 /// How long a phase waits for what is still on its way when its time is over.
-const DRAIN: Duration = Duration::from_secs(30);
+pub const DRAIN: Duration = Duration::from_secs(30);
 /// The open loop looks this often for units that are due; latency in it is too high by up to this.
 const TICK: Duration = Duration::from_millis(1);
 /// How long a system is worked before it is measured.
@@ -96,7 +96,7 @@ impl Shape {
 }
 
 /// What happened to the units of a phase.
-struct Tally {
+pub struct Tally {
     done: u64,
     errors: u64,
     /// Of the acknowledged ones, in µs.
@@ -106,17 +106,39 @@ struct Tally {
 }
 
 impl Tally {
-    fn new() -> Outcome<Tally> {
+    /// Of nothing yet.
+    ///
+    /// # Errors
+    /// None in fact; the histogram checks its bounds.
+    pub fn new() -> Outcome<Tally> {
         let latencies = Histogram::new_with_bounds(1, 120_000_000, 3)?;
         Ok(Tally { done: 0, errors: 0, latencies, first_error: None })
     }
 
+    /// Acknowledged units.
+    pub fn done(&self) -> u64 {
+        self.done
+    }
+
+    /// Units without an acknowledgement, and why the first has none.
+    pub fn errors(&self) -> (u64, Option<&str>) {
+        (self.errors, self.first_error.as_deref())
+    }
+
+    /// Latency of acknowledged units at that quantile.
+    pub fn millis(&self, quantile: f64) -> f64 {
+        self.latencies.value_at_quantile(quantile) as f64 / 1000.0
+    }
+
+    /// Counts one that was acknowledged.
+    pub fn acknowledged(&mut self, latency: Duration) {
+        self.done += 1;
+        self.latencies.saturating_record(latency.as_micros() as u64);
+    }
+
     fn note(&mut self, sent: Sent) {
         match sent.outcome {
-            Ok(()) => {
-                self.done += 1;
-                self.latencies.saturating_record(sent.latency.as_micros() as u64);
-            }
+            Ok(()) => self.acknowledged(sent.latency),
             Err(error) => {
                 self.errors += 1;
                 self.first_error.get_or_insert_with(|| error.to_string());
@@ -125,12 +147,18 @@ impl Tally {
     }
 
     /// Counts what was given up.
-    fn unanswered(&mut self, count: usize) {
-        self.errors += count as u64;
-        self.first_error.get_or_insert_with(|| format!("no answer within {} s", DRAIN.as_secs()));
+    pub fn unanswered(&mut self, count: u64) {
+        if count > 0 {
+            self.errors += count;
+            self.first_error.get_or_insert_with(|| format!("no answer within {} s", DRAIN.as_secs()));
+        }
     }
 
-    fn add(&mut self, other: Tally) -> Outcome<()> {
+    /// Adds another worker's.
+    ///
+    /// # Errors
+    /// None in fact; the histograms have the same bounds.
+    pub fn add(&mut self, other: Tally) -> Outcome<()> {
         self.done += other.done;
         self.errors += other.errors;
         self.latencies.add(&other.latencies)?;
@@ -194,7 +222,7 @@ async fn closed_worker(
                 None => return Ok(tally),
             },
             () = &mut given_up => {
-                tally.unanswered(open.len());
+                tally.unanswered(open.len() as u64);
                 return Ok(tally);
             }
         }
@@ -241,7 +269,7 @@ async fn open_worker(
             }
             Some(sent) = open.next(), if !open.is_empty() => tally.note(sent),
             () = &mut given_up => {
-                tally.unanswered(open.len());
+                tally.unanswered(open.len() as u64);
                 break;
             }
         }
@@ -257,38 +285,74 @@ async fn together(mut running: JoinSet<Outcome<Tally>>) -> Outcome<Tally> {
     Ok(all)
 }
 
+/// The two ways to load a system.
+pub trait Phases {
+    /// Keeps the window full for a while, then waits for the rest.
+    async fn closed(&mut self, duration: Duration) -> Outcome<Tally>;
+    /// Sends that many units per second, whatever comes back, then waits for the rest.
+    async fn open(&mut self, per_s: f64, duration: Duration) -> Outcome<Tally>;
+}
+
+struct Units<T> {
+    target: T,
+    in_flight: usize,
+}
+
+impl<T: Target> Phases for Units<T> {
+    async fn closed(&mut self, duration: Duration) -> Outcome<Tally> {
+        closed_loop(&self.target, self.in_flight, duration).await
+    }
+
+    async fn open(&mut self, per_s: f64, duration: Duration) -> Outcome<Tally> {
+        open_loop(&self.target, per_s, duration).await
+    }
+}
+
 /// Runs both phases (or the one with one in flight) against a system.
 ///
 /// # Errors
 /// When nothing was acknowledged, or a server has ended.
 pub async fn run(load: &Load, shape: Shape, target: impl Target, servers: &mut Servers) -> Outcome<Measured> {
-    closed_loop(&target, shape.in_flight, WARM_UP).await?;
+    let mut units = Units { target, in_flight: shape.in_flight };
+    measure(load, shape.records_per_unit, &mut units, servers).await
+}
+
+/// The same with phases of the caller's.
+///
+/// # Errors
+/// As [`run`], and what the phases fail with.
+pub async fn measure(
+    load: &Load,
+    records_per_unit: u64,
+    phases: &mut impl Phases,
+    servers: &mut Servers,
+) -> Outcome<Measured> {
+    phases.closed(WARM_UP).await?;
     let disk_syncs_per_s = Some(crate::disk::syncs_per_s(servers.root())?);
     let (cpu_before, begun) = (servers.cpu_seconds()?, Instant::now());
-    let mut tally = closed_loop(&target, shape.in_flight, load.duration).await?;
+    let mut tally = phases.closed(load.duration).await?;
     let (seconds, cpu) = (begun.elapsed().as_secs_f64(), servers.cpu_seconds()? - cpu_before);
     let units = tally.done;
     if units == 0 {
         return Err(format!("nothing was acknowledged: {}", tally.first_error.unwrap_or_default()).into());
     }
     if load.flight != Flight::One {
-        let mut half = open_loop(&target, units as f64 / seconds / 2.0, load.duration).await?;
+        let mut half = phases.open(units as f64 / seconds / 2.0, load.duration).await?;
         half.errors += tally.errors;
         half.first_error = tally.first_error.or(half.first_error);
         tally = half;
     }
-    if let Some(error) = &tally.first_error {
-        eprintln!("  {} units failed, the first: {error}", tally.errors);
+    if let (errors, Some(error)) = tally.errors() {
+        eprintln!("  {errors} units failed, the first: {error}");
     }
-    let records = (units * shape.records_per_unit) as f64;
-    let millis = |quantile| tally.latencies.value_at_quantile(quantile) as f64 / 1000.0;
+    let records = (units * records_per_unit) as f64;
     Ok(Measured {
         per_s: records / seconds,
-        p50_ms: millis(0.5),
-        p99_ms: millis(0.99),
+        p50_ms: tally.millis(0.5),
+        p99_ms: tally.millis(0.99),
         cpu_s_per_million: cpu / (records / 1e6),
         rss_mib: servers.rss_mib()?,
-        errors: tally.errors * shape.records_per_unit,
+        errors: tally.errors * records_per_unit,
         disk_syncs_per_s,
     })
 }

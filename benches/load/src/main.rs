@@ -8,7 +8,9 @@
 mod disk;
 mod etcd;
 mod fleetline;
+mod install;
 mod load;
+mod mqtt;
 mod nats;
 mod process;
 mod report;
@@ -29,6 +31,11 @@ pub type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 enum What {
     /// Appends, reads and idle groups.
     Core,
+    /// MQTT: ingest, idle connections, new connections.
+    Mqtt,
+    /// Not a group: a process of ours that holds idle connections.
+    #[value(hide = true)]
+    Hold,
 }
 
 /// Measures Fleetline and its peers.
@@ -53,11 +60,53 @@ struct Arguments {
     system: Option<System>,
 }
 
+impl Arguments {
+    fn wants(&self, case: &str) -> bool {
+        case.contains(&self.only)
+    }
+
+    fn duration(&self) -> Duration {
+        Duration::from_secs(self.seconds)
+    }
+
+    /// Which of the systems take turns in a case, round by round; says so at each turn.
+    fn turns(&self, case: &'static str, systems: &[System]) -> impl Iterator<Item = System> + use<> {
+        let (only, peers) = (self.system, self.peers == 1);
+        let asked = move |system: &System| match only {
+            Some(only) => only == *system,
+            None => *system == System::Fleetline || peers,
+        };
+        let asked: Vec<System> = systems.iter().copied().filter(asked).collect();
+        let rounds = std::iter::repeat_n(asked, self.rounds as usize).flatten();
+        rounds.inspect(move |system| eprintln!("{case} {} …", system.name()))
+    }
+}
+
+/// What was printed so far.
+#[derive(Default)]
+struct Report {
+    lines: usize,
+    /// Cases of which our own system gave no result.
+    failed: Vec<String>,
+}
+
+impl Report {
+    fn print(&mut self, line: Line) -> Outcome<()> {
+        self.lines += 1;
+        if line.is_our_failure() {
+            self.failed.push(line.case.clone());
+        }
+        line.print()
+    }
+}
+
+/// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum System {
     Fleetline,
     Nats,
     Etcd,
+    Mosquitto,
 }
 
 impl System {
@@ -66,6 +115,7 @@ impl System {
             System::Fleetline => "fleetline",
             System::Nats => "nats",
             System::Etcd => "etcd",
+            System::Mosquitto => "mosquitto",
         }
     }
 
@@ -74,6 +124,7 @@ impl System {
             System::Fleetline => fleetline::append(nodes, load).await,
             System::Nats => nats::append(nodes, load).await,
             System::Etcd => etcd::append(nodes, load).await,
+            System::Mosquitto => Err("mosquitto keeps no records".into()),
         }
     }
 }
@@ -106,7 +157,7 @@ async fn main() -> Outcome<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     // What ends early drops the cases that run, and they kill their servers.
     tokio::select! {
-        outcome = core(&arguments) => outcome,
+        outcome = run(&arguments) => outcome,
         _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
         _ = terminate.recv() => Err("terminated".into()),
     }
@@ -116,51 +167,40 @@ async fn main() -> Outcome<()> {
 ///
 /// # Errors
 /// When there are none, or one of our own gave no result. Peers may be missing.
-async fn core(arguments: &Arguments) -> Outcome<()> {
-    let What::Core = arguments.what;
-    let wanted = |name: &str| name.contains(&arguments.only);
-    let asked = |system: &System| match arguments.system {
-        Some(only) => only == *system,
-        None => *system == System::Fleetline || arguments.peers == 1,
-    };
-    let ours = asked(&System::Fleetline);
-    let duration = Duration::from_secs(arguments.seconds);
-    let mut lines = 0;
-    let mut failed = Vec::new();
-    let mut print = |line: Line| {
-        lines += 1;
-        if line.is_our_failure() {
-            failed.push(line.case.clone());
-        }
-        line.print()
-    };
-    for case in APPENDS.iter().filter(|case| wanted(case.name)) {
-        let load = Load { bytes: case.bytes, duration, flight: case.flight };
-        for _ in 0..arguments.rounds {
-            for system in [System::Fleetline, System::Nats, System::Etcd].iter().filter(|s| asked(s)) {
-                eprintln!("{} {} …", case.name, system.name());
-                let measured = system.append(case.nodes, &load).await;
-                print(Line::append(case.name, system.name(), case.nodes, measured))?;
-            }
-        }
+async fn run(arguments: &Arguments) -> Outcome<()> {
+    let mut report = Report::default();
+    match arguments.what {
+        What::Core => core(arguments, &mut report).await?,
+        What::Mqtt => mqtt::run(arguments, &mut report).await?,
+        What::Hold => return mqtt::hold::serve().await,
     }
-    for _ in 0..arguments.rounds {
-        if ours && wanted(READ) {
-            eprintln!("{READ} fleetline …");
-            print(Line::read(READ, fleetline::read(duration).await))?;
-        }
+    if report.lines == 0 {
+        return Err(format!("no case and system with {:?} in its name", arguments.only).into());
     }
-    for _ in 0..arguments.rounds {
-        if ours && wanted(IDLE) {
-            eprintln!("{IDLE} fleetline …");
-            print(Line::idle(IDLE, fleetline::idle(duration.max(IDLE_MIN)).await))?;
-        }
-    }
-    if lines == 0 {
-        return Err(format!("no case has {:?} in its name", arguments.only).into());
-    }
-    match failed.is_empty() {
+    match report.failed.is_empty() {
         true => Ok(()),
-        false => Err(format!("no result of fleetline in {}", failed.join(", ")).into()),
+        false => Err(format!("no result of fleetline in {}", report.failed.join(", ")).into()),
     }
+}
+
+async fn core(arguments: &Arguments, report: &mut Report) -> Outcome<()> {
+    let duration = arguments.duration();
+    for case in APPENDS.iter().filter(|case| arguments.wants(case.name)) {
+        let load = Load { bytes: case.bytes, duration, flight: case.flight };
+        for system in arguments.turns(case.name, &[System::Fleetline, System::Nats, System::Etcd]) {
+            let measured = system.append(case.nodes, &load).await;
+            report.print(Line::append(case.name, system.name(), case.nodes, measured))?;
+        }
+    }
+    if arguments.wants(READ) {
+        for _ in arguments.turns(READ, &[System::Fleetline]) {
+            report.print(Line::read(READ, fleetline::read(duration).await))?;
+        }
+    }
+    if arguments.wants(IDLE) {
+        for _ in arguments.turns(IDLE, &[System::Fleetline]) {
+            report.print(Line::idle(IDLE, fleetline::idle(duration.max(IDLE_MIN)).await))?;
+        }
+    }
+    Ok(())
 }

@@ -25,7 +25,10 @@ const IN_FLIGHT_SYNC_EACH: usize = 1000;
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The server's binary, installed into a virtual environment beside the build when it is missing.
-fn binary() -> Outcome<PathBuf> {
+///
+/// # Errors
+/// When it can't be installed.
+pub fn binary() -> Outcome<PathBuf> {
     let venv = std::env::current_exe()?.with_file_name("../bench-venv");
     let server = venv.join("bin/nats-server");
     if server.is_file() {

@@ -88,13 +88,21 @@ impl Servers {
     /// # Errors
     /// When one has ended.
     pub fn rss_mib(&mut self) -> Outcome<u64> {
+        Ok(self.rss_kib()? / 1024)
+    }
+
+    /// The same in KiB.
+    ///
+    /// # Errors
+    /// When one has ended.
+    pub fn rss_kib(&mut self) -> Outcome<u64> {
         self.check()?;
         let mut kib = 0;
         for child in &self.children {
             let file = format!("/proc/{}/status", child.id());
             kib += rss_kib(&std::fs::read_to_string(&file)?).ok_or_else(|| format!("{file} has no VmRSS"))?;
         }
-        Ok(kib / 1024)
+        Ok(kib)
     }
 
     fn log_of(&self, number: usize) -> PathBuf {

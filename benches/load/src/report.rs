@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::Outcome;
 use crate::load::Measured;
+use crate::mqtt::hold::Held;
 
 /// One line of output. `skipped` says why there is no result; all figures are zero then.
 #[derive(Default, Serialize)]
@@ -24,6 +25,12 @@ pub struct Line {
     disk_syncs_per_s: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     idle_cpu: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kib_per_connection: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connections: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_processes: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     skipped: Option<String>,
 }
@@ -69,6 +76,27 @@ impl Line {
             Err(error) => (None, Err(error)),
         };
         Line { idle_cpu, ..Line::of(case, "fleetline", "quorum-fsync", measured) }
+    }
+
+    /// Of a case of MQTT that has a rate.
+    pub fn ingest(case: &str, system: &str, durability: &'static str, measured: Outcome<Measured>) -> Line {
+        Line::of(case, system, durability, measured)
+    }
+
+    /// Of a case of idle connections; the rate is that of opening them.
+    pub fn connections(case: &str, system: &str, durability: &'static str, held: Outcome<Held>) -> Line {
+        let held = match held {
+            Ok(held) => held,
+            Err(error) => return Line::of(case, system, durability, Err(error)),
+        };
+        let measured = Measured { per_s: held.connects_per_s, rss_mib: held.rss_mib, ..Measured::default() };
+        Line {
+            idle_cpu: Some(round(held.idle_cpu)),
+            kib_per_connection: Some(round(held.kib_per_connection)),
+            connections: Some(held.connections),
+            client_processes: Some(held.processes),
+            ..Line::of(case, system, durability, Ok(measured))
+        }
     }
 
     /// Whether our own system gave no result.
@@ -124,6 +152,21 @@ mod tests {
             "{\"case\":\"idle-256-groups\",\"system\":\"fleetline\",\"durability\":\"quorum-fsync\",\
              \"per_s\":0,\"p50_ms\":0.0,\"p99_ms\":0.0,\"server_cpu_s_per_million\":0.0,\
              \"server_rss_mib\":300,\"errors\":0,\"idle_cpu\":0.02}",
+        );
+        let held = Held {
+            connections: 19_000,
+            processes: 3,
+            kib_per_connection: 12.3456,
+            idle_cpu: 0.01,
+            rss_mib: 400,
+            connects_per_s: 1500.7,
+        };
+        check(
+            Line::connections("idle-tls", "mosquitto", "memory", Ok(held)),
+            "{\"case\":\"idle-tls\",\"system\":\"mosquitto\",\"durability\":\"memory\",\"per_s\":1500,\
+             \"p50_ms\":0.0,\"p99_ms\":0.0,\"server_cpu_s_per_million\":0.0,\"server_rss_mib\":400,\
+             \"errors\":0,\"idle_cpu\":0.01,\"kib_per_connection\":12.346,\"connections\":19000,\
+             \"client_processes\":3}",
         );
     }
 
