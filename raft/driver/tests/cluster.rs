@@ -421,6 +421,19 @@ fn a_removed_replica_elects_nobody() {
     });
 }
 
+/// A command whose head the log can't hold is refused, and harms nobody; the largest that it can goes.
+#[test]
+fn a_head_that_is_too_long_is_refused() {
+    on_virtual_time(async {
+        let cluster = TestCluster::start(1).await;
+        cluster.put("a", "1").await;
+        let group = cluster.nodes[&NodeId(1)].group();
+        let command = |len: usize| Command { head: Bytes::from(vec![b'h'; len]), body: Bytes::new() };
+        assert!(matches!(group.propose(command(65_536)).await, Err(ProposeError::Refused { .. })));
+        group.propose(command(65_535)).await.unwrap();
+    });
+}
+
 /// An entry of a later version stops the replica; it is not skipped.
 #[test]
 fn an_unknown_entry_stops_the_replica() {

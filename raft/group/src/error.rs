@@ -30,8 +30,8 @@ pub enum ProposeError {
         /// Why.
         reason: String,
     },
-    /// Nothing was done: a membership change that can't be made now.
-    #[error("group {group} refused the change: {reason}")]
+    /// Nothing was done: a membership change that can't be made now, or a command that can't be stored.
+    #[error("group {group} refused it: {reason}")]
     Refused {
         /// Which group.
         group: GroupId,

@@ -26,6 +26,9 @@ use crate::snapshots::{SnapshotHandle, SnapshotStore};
 use crate::state_machine::StateMachine;
 use crate::types::{Command, LogIdOf, Membership, Raft, Reply, TypeConfig};
 
+/// Bytes of a command's head at the most: what an entry of the log holds.
+const HEAD_BYTES_MAX: usize = u16::MAX as usize;
+
 /// What a group is made of.
 pub struct GroupOptions {
     /// Which group.
@@ -181,7 +184,15 @@ impl Group {
     /// Proposes a command and waits until it is applied here.
     ///
     /// Cancellation-safe in the sense that a dropped call leaves the outcome unknown.
+    ///
+    /// # Errors
+    /// `Refused` for a head that the log can't hold; the others as their documentation says.
     pub async fn propose(&self, command: Command) -> Result<Reply, ProposeError> {
+        if command.head.len() > HEAD_BYTES_MAX {
+            // The log would refuse the entry, and an append that fails stops the replica.
+            let reason = format!("head of {} bytes, at most {HEAD_BYTES_MAX}", command.head.len());
+            return Err(ProposeError::Refused { group: self.group, reason });
+        }
         let (responder, receiver) = ProgressResponder::complete_only();
         self.raft
             .client_write_ff(command, Some(responder))

@@ -24,6 +24,8 @@ mod convert;
 mod durable;
 mod error;
 mod group;
+#[cfg(test)]
+mod kit;
 mod log_store;
 mod machine;
 mod runtime;

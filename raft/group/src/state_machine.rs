@@ -1,7 +1,7 @@
 //! openraft's state machine on a [`Machine`] and the state store.
 //!
-//! Called by openraft's apply task only. One round (the entries of one `apply` call) is one batch
-//! of rows: the machine's changes and the group's applied row. Replies go out after the batch is in
+//! Called by openraft's apply task only. One round (the entries of one `apply` call, up to
+//! [`ROUND_BYTES_MAX`] of them) is one batch of rows: the machine's changes and the group's applied row. Replies go out after the batch is in
 //! the store, so that whoever got a reply can read what it did.
 //!
 //! The applied row, value:
@@ -30,7 +30,13 @@ use crate::error::GroupError;
 use crate::log_store::{entry_index, io_error};
 use crate::machine::Machine;
 use crate::snapshots::{SnapshotHandle, SnapshotMaker, SnapshotStore};
-use crate::types::{LogIdOf, Reply, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::types::{Entry, LogIdOf, Reply, SnapshotMeta, StoredMembership, TypeConfig};
+
+/// A round ends with the entry that brings it to so many bytes: rows grow with entries, and nobody has
+/// a reply before the round's rows are written. (openraft bounds their number, to 4,096.)
+const ROUND_BYTES_MAX: usize = 4 << 20;
+
+type Round = Vec<EntryResponder<TypeConfig>>;
 
 /// A group's state machine, as openraft sees it.
 pub struct StateMachine {
@@ -86,6 +92,25 @@ impl StateMachine {
         Ok(replies)
     }
 
+    /// Applies a round that is durable in this node's log, and answers it.
+    async fn apply_and_answer(&mut self, round: Round) -> Result<(), io::Error> {
+        let Some(last) = round.last().map(|(entry, _)| entry_index(entry)) else {
+            return Ok(());
+        };
+        self.durable.wait(last).await.map_err(io_error)?;
+        let replies = self.apply_round(&round).map_err(|error| {
+            tracing::error!(group = %self.group, %error, "replica stops");
+            io_error(error)
+        })?;
+        self.publish();
+        for ((_, responder), reply) in round.into_iter().zip(replies) {
+            if let Some(responder) = responder {
+                responder.send(reply);
+            }
+        }
+        Ok(())
+    }
+
     fn publish(&mut self) {
         if let Some(id) = self.applied {
             self.machine.published(id);
@@ -106,25 +131,17 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     where
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
-        let mut round = Vec::with_capacity(entries.size_hint().0);
+        let (mut round, mut bytes) = (Round::with_capacity(entries.size_hint().0), 0);
         while let Some(item) = entries.next().await {
-            round.push(item?);
-        }
-        let Some(last) = round.last().map(|(entry, _)| entry_index(entry)) else {
-            return Ok(());
-        };
-        self.durable.wait(last).await.map_err(io_error)?;
-        let replies = self.apply_round(&round).map_err(|error| {
-            tracing::error!(group = %self.group, %error, "replica stops");
-            io_error(error)
-        })?;
-        self.publish();
-        for ((_, responder), reply) in round.into_iter().zip(replies) {
-            if let Some(responder) = responder {
-                responder.send(reply);
+            let (entry, responder) = item?;
+            bytes += command_bytes(&entry);
+            round.push((entry, responder));
+            if bytes >= ROUND_BYTES_MAX {
+                self.apply_and_answer(std::mem::take(&mut round)).await?;
+                bytes = 0;
             }
         }
-        Ok(())
+        self.apply_and_answer(round).await
     }
 
     async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Self::SnapshotBuilder> {
@@ -170,6 +187,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             }
             current => Ok(current),
         }
+    }
+}
+
+fn command_bytes(entry: &Entry) -> usize {
+    match &entry.payload {
+        EntryPayload::Normal(command) => command.head.len() + command.body.len(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
     }
 }
 
@@ -220,8 +244,28 @@ pub(crate) fn read_applied(
 mod tests {
     use std::collections::BTreeSet;
 
+    use fleetline_log::memory::MemLog;
+
     use super::*;
-    use crate::types::Membership;
+    use crate::kit::{TestMachine, state_machine};
+    use crate::types::{Command, Membership};
+
+    /// A round ends when it is large, not only when openraft has no more; none is empty, all is applied.
+    #[tokio::test]
+    async fn rounds_are_bounded_by_bytes() {
+        let machine = TestMachine::default();
+        let mut state = state_machine(Arc::new(MemLog::new()), machine.clone());
+        let body = Bytes::from(vec![7; ROUND_BYTES_MAX / 4]);
+        let command = |bytes: Bytes| EntryPayload::Normal(Command { head: Bytes::new(), body: bytes });
+        let large = (1..=9).map(|index| (index, command(body.clone())));
+        let small = (10..=12).map(|index| (index, command(Bytes::from_static(b"x"))));
+        let entries = large.chain(small).map(|(index, payload)| {
+            Ok((Entry { log_id: log_id_to_raft(LogId::new(1, index)), payload }, None))
+        });
+        state.apply(futures::stream::iter(entries)).await.unwrap();
+        let ends: Vec<u64> = machine.rounds.lock().iter().map(|id| id.index.0).collect();
+        assert_eq!(ends, [4, 8, 12]);
+    }
 
     /// The applied row comes back as it was written, with and without ids.
     #[test]
