@@ -31,6 +31,8 @@ mod machine;
 mod runtime;
 mod snapshots;
 mod state_machine;
+#[cfg(test)]
+mod storage_suite;
 mod types;
 
 pub use blocking::Blocking;
