@@ -3,7 +3,7 @@
 //!
 //! | loop | on | what |
 //! |---|---|---|
-//! | follow | every node | control state → peers' addresses, hosted partitions |
+//! | follow | every node | control state → peers' addresses, hosted partitions; deletes those that left |
 //! | place | control leader | who is away for too long; placement changes; voters of the control group |
 //! | reconcile | each group's leader | membership → placement, one step at a time |
 //! | expire | each coordinator's leader | silent members of consumer groups |
@@ -70,14 +70,31 @@ impl Duties {
     async fn follow(self) {
         let mut changes = self.control.watch();
         let mut known = BTreeSet::new();
+        let mut ticks = ticks(Duration::from_secs(5));
         loop {
             let state = changes.borrow_and_update().clone();
             if let Err(error) = self.hosting.follow(&state, &mut known).await {
                 self.fail(format!("a partition can't be started: {error}"));
                 return;
             }
-            if changes.changed().await.is_err() {
+            tokio::select! {
+                changed = changes.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
+                _ = ticks.tick() => {}
+            }
+            if let Err(error) = self.hosting.end_doubt(&self.control).await {
+                self.fail(format!("the log can't be told what was here: {error}"));
                 return;
+            }
+            match self.hosting.retire(&state).await {
+                // A new life of the group must not be taken for as durable as the old one was.
+                Ok(gone) => self.flushed.lock().retain(|group, _| !gone.contains(group)),
+                Err(error) => {
+                    self.fail(format!("a partition that left can't be deleted: {error}"));
+                    return;
+                }
             }
         }
     }
@@ -93,7 +110,9 @@ impl Duties {
         loop {
             ticks.tick().await;
             for group in self.driver.groups() {
-                if let Some(reason) = group.status().stopped {
+                // One that is no longer there was stopped on purpose.
+                let stopped = group.status().stopped.filter(|_| self.driver.group(group.id()).is_some());
+                if let Some(reason) = stopped {
                     self.fail(format!("group {} has stopped: {reason}", group.id()));
                     return;
                 }
