@@ -98,7 +98,66 @@ fn check(answer: &str) -> Outcome<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use rustls::pki_types::PrivateKeyDer;
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
     use super::*;
+
+    /// Reads one request and answers it; returns its head and how many devices its body names.
+    async fn answer(listener: &TcpListener, acceptor: &TlsAcceptor, answer: &str) -> (String, Vec<Value>) {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = acceptor.accept(stream).await.unwrap();
+        let mut read = Vec::new();
+        let (head, body) = loop {
+            assert!(stream.read_buf(&mut read).await.unwrap() > 0, "the request was cut off");
+            let text = String::from_utf8_lossy(&read);
+            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+            let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+            if body.len() == length.parse::<usize>().unwrap() {
+                break (head.to_owned(), body.to_owned());
+            }
+        };
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        (head, serde_json::from_str(&body).unwrap())
+    }
+
+    /// 201 devices take three requests, each with a token and its share; the first refusal ends it.
+    #[tokio::test]
+    async fn devices_are_made_in_hundreds() {
+        let made = rcgen::generate_simple_self_signed([dial::HOST.to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let config = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, tls) = (listener.local_addr().unwrap(), dial::trust(&made.cert.pem()).unwrap());
+        let owner =
+            Owner::parse("HostName=hub;SharedAccessKeyName=iothubowner;SharedAccessKey=c2VjcmV0").unwrap();
+        let good = "HTTP/1.1 200 OK\r\n\r\n{\"isSuccessful\":true}";
+        let serve = async {
+            let mut names = Vec::new();
+            for count in [100, 100, 1] {
+                let (head, devices) = answer(&listener, &acceptor, good).await;
+                assert!(head.starts_with("POST /devices?api-version=2021-04-12 HTTP/1.1\r\n"), "{head}");
+                assert!(head.contains("\r\nAuthorization: SharedAccessSignature sr=hub&sig="), "{head}");
+                assert_eq!(devices.len(), count);
+                names.extend(devices.iter().map(|device| device["id"].as_str().unwrap().to_owned()));
+            }
+            names
+        };
+        let (outcome, names) = tokio::join!(owner.make_devices(address, &tls, 201, "a2V5"), serve);
+        outcome.unwrap();
+        assert!(names.iter().enumerate().all(|(number, name)| *name == dial::device(number)));
+        let refuse = answer(&listener, &acceptor, "HTTP/1.1 401 Unauthorized\r\n\r\n{}");
+        let (outcome, _) = tokio::join!(owner.make_devices(address, &tls, 201, "a2V5"), refuse);
+        assert!(outcome.unwrap_err().to_string().contains("401"));
+    }
 
     /// Parts are found in any order, and a key keeps its padding.
     #[test]
