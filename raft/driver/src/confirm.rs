@@ -1,7 +1,7 @@
 //! What a group's leader says of it, confirmed by a majority: its members, and how far its log goes.
 //!
-//! Asked by a node that wants to know whether it still belongs to a group (`broker/node`). On the wire
-//! it is a FETCH_ENTRIES for the entry that no log reaches, [`ASKED`]; a node that doesn't know this
+//! Asked by a node that wants to know whether it still belongs to a group (`broker/node`), and for a
+//! replica that has forgotten (`amnesia`). On the wire it is a FETCH_ENTRIES for the entry that no log reaches, [`ASKED`]; a node that doesn't know this
 //! meaning refuses it as not applied yet. The answer holds two entries: the one that set the members,
 //! whole, and the last one without its content.
 //!
