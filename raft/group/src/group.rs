@@ -13,6 +13,7 @@ use openraft::errors::{ClientWriteError, RaftError};
 use openraft::impls::ProgressResponder;
 use openraft::network::{NetSnapshot, RaftNetworkFactory};
 use openraft::raft::TransferLeaderRequest;
+use openraft::raft::linearizable_read::Linearizer;
 use openraft::{ChangeMembers, RaftMetrics, ReadPolicy};
 use tokio::sync::watch;
 
@@ -22,6 +23,7 @@ use crate::durable::DurableMark;
 use crate::error::{GroupError, ProposeError};
 use crate::log_store::{EntryFetcher, LogStore, completed, completion};
 use crate::machine::Machine;
+use crate::read_rounds::ReadRounds;
 use crate::snapshots::{SnapshotHandle, SnapshotStore};
 use crate::state_machine::StateMachine;
 use crate::types::{Command, LogIdOf, Membership, Raft, Reply, TypeConfig};
@@ -112,6 +114,7 @@ pub struct Group {
     log_store: LogStore,
     snapshots: Arc<SnapshotStore>,
     applied: watch::Receiver<Option<LogId>>,
+    read_rounds: Arc<ReadRounds<Result<Linearizer<TypeConfig>, ProposeError>>>,
 }
 
 impl fmt::Debug for Group {
@@ -147,7 +150,8 @@ impl Group {
             Raft::new(node.0, config.to_openraft(group.to_string())?, network, log_store.clone(), machine)
                 .await
                 .map_err(|error| GroupError::Raft(error.to_string()))?;
-        Ok(Group { group, node, raft, log, log_store, snapshots, applied })
+        let read_rounds = ReadRounds::new();
+        Ok(Group { group, node, raft, log, log_store, snapshots, applied, read_rounds })
     }
 
     /// Which group this is.
@@ -207,16 +211,27 @@ impl Group {
     }
 
     /// Returns once everything committed before the call is applied here, so that a read of the
-    /// state after it is linearizable. Only the leader can say.
+    /// state after it is linearizable. Only the leader can say. Calls at the same time share rounds.
     pub async fn read_barrier(&self) -> Result<(), ProposeError> {
-        let linearizer = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.map_err(|error| {
+        let this = self.clone();
+        let round = move || {
+            let this = this.clone();
+            async move { this.read_index().await }
+        };
+        let linearizer = self.read_rounds.next(round).await;
+        let linearizer =
+            linearizer.unwrap_or_else(|| Err(self.stopped("its reads have ended".to_owned())))?;
+        linearizer.await_ready(&self.raft).await.map(drop).map_err(|error| self.stopped(error.to_string()))
+    }
+
+    /// One round to the followers: how far must be applied for reads that were asked for before it.
+    async fn read_index(&self) -> Result<Linearizer<TypeConfig>, ProposeError> {
+        self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.map_err(|error| {
             match error.forward_to_leader() {
                 Some(to) => self.not_leader(to.leader_id),
                 None => self.stopped(error.to_string()),
             }
-        })?;
-        linearizer.await_ready(&self.raft).await.map_err(|error| self.stopped(error.to_string()))?;
-        Ok(())
+        })
     }
 
     /// Who the members are, committed and not changing, and how far the log goes; confirmed by a

@@ -28,6 +28,7 @@ mod group;
 mod kit;
 mod log_store;
 mod machine;
+mod read_rounds;
 mod runtime;
 mod snapshots;
 mod state_machine;
