@@ -9,7 +9,6 @@ import itertools
 import json
 import os
 import threading
-import traceback
 
 from . import certs
 from .rest import connection_string_parts, sas_token
@@ -77,10 +76,10 @@ class Commands:
         """How many connections a relay has seen."""
         return self.hub.relays[relay].accepted
 
-    def hold(self):
-        """New connections to both ports are closed at once, until `release`."""
-        for relay in self.hub.relays.values():
-            relay.hold()
+    def hold(self, relay=None):
+        """New connections to one port, or to both, are closed at once, until `release`."""
+        for name in [relay] if relay else self.hub.relays:
+            self.hub.relays[name].hold()
 
     def release(self):
         """New connections pass again."""
@@ -119,7 +118,6 @@ def serve(commands):
                     raise AttributeError(name)
                 answer, status = getattr(commands, name)(**arguments), 200
             except Exception as error:  # whatever it was, the case is told
-                traceback.print_exc()
                 answer, status = f"{type(error).__name__}: {error}", 500
             body = json.dumps(answer).encode()
             self.send_response(status)
@@ -131,6 +129,10 @@ def serve(commands):
         def log_message(self, *_):
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(http.server.ThreadingHTTPServer):
+        def handle_error(self, request, client_address):
+            """A case that ended in the middle of a command is no news."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return "http://127.0.0.1:%d" % server.server_address[1]

@@ -18,12 +18,16 @@ async function listening(prefix, transport) {
   return { identity, device, inboxes, connects };
 }
 
+/// Waits for a record with this body.
+const stored = (identity, body) =>
+  until(`${body} is stored`, async () =>
+    (await runner('records', { device: identity.deviceId, count: 1 })).some((record) => record.body === body));
+
 async function stillWorks({ identity, device, inboxes, connects }, mark) {
   await connects.next('connected again', 120000);
   await checkReachable(identity, inboxes, mark);
   await within('send', device.sendEvent(new Message(mark)), 120000);
-  const found = await runner('records', { device: identity.deviceId, count: 1 });
-  assert(found.some((record) => record.body === mark), `no record ${mark}`);
+  await stored(identity, mark);
 }
 
 for (const [label, transport] of Object.entries(TRANSPORTS)) {
@@ -67,7 +71,7 @@ test('fault.node.mqtt.send_while_away', async () => {
   await new Promise((resolve) => setTimeout(resolve, 1000));
   await runner('release');
   await within('send', sent, 120000);
-  await until('stored', async () => (await runner('records', { device: identity.deviceId, count: 1 })).some((r) => r.body === 'sent while away'));
+  await stored(identity, 'sent while away');
   await within('close', device.close());
 }, 'relayed');
 

@@ -102,7 +102,7 @@ test('service.node.twins', async () => {
   const twin = (await registry.getTwin(deviceId)).responseBody;
   assert.deepStrictEqual([twin.version, twin.properties.desired.$version, twin.properties.reported.$version], [1, 1, 1]);
   // The twin's own update sends its etag.
-  const changed = (await twin.update({ tags: { site: { floor: 1, room: 'a' } }, properties: { desired: { rate: 5 } } })).responseBody;
+  const changed = (await twin.update({ tags: { site: { floor: 1, room: 'a' } }, properties: { desired: { rate: 5 } } })).result;
   assert.deepStrictEqual([changed.tags, changed.properties.desired.rate], [{ site: { floor: 1, room: 'a' } }, 5]);
   const less = (await registry.updateTwin(deviceId, { tags: { site: { room: null } } }, '*')).responseBody;
   assert.deepStrictEqual(less.tags, { site: { floor: 1 } });

@@ -94,11 +94,11 @@ def receives_commands(options):
     device_id, inbox = identity["deviceId"], Inbox()
     device.on_message_received = inbox.put
     headers = {"iothub-messageid": "m1", "iothub-correlationid": "c1", "iothub-ack": "full",
-               "iothub-app-colour": "blau & grün/=", "iothub-app-plain": "x"}
+               "iothub-app-colour": "blue & green/=", "iothub-app-plain": "x"}
     send_command(device_id, "first", headers)
     message = inbox.next("command")
     equal((message.data, message.message_id, message.correlation_id, message.ack), (b"first", "m1", "c1", "full"), "command")
-    equal(message.custom_properties, {"colour": "blau & grün/=", "plain": "x"}, "application properties")
+    equal(message.custom_properties, {"colour": "blue & green/=", "plain": "x"}, "application properties")
     for number in range(20):
         send_command(device_id, f"n{number}")
     equal([inbox.next("command").data.decode() for _ in range(20)], [f"n{n}" for n in range(20)], "order")

@@ -19,7 +19,7 @@ FORMS = [
     ("key_without_value", "bare&k=v", {"bare": "", "k": "v"}, {}),
     ("empty_value", "empty=&k=v", {"empty": "", "k": "v"}, {}),
     ("equals_in_value", "k=a=b==", {"k": "a=b=="}, {}),
-    ("plus_stays", "k=a+b%2Bc", {"k": "a+b+c"}, {}),
+    ("plus_and_space", "k=a%2Bb%20c", {"k": "a+b c"}, {}),
     ("unicode", "%D0%BA=%E2%9C%93&raw=ü", {"к": "✓", "raw": "ü"}, {}),
     ("output", "%24.on=alerts/", {}, {"iothub-outputname": "alerts"}),
     ("all_system", "%24.uid=u&%24.exp=2036-01-01T00%3A00%3A00.0000000Z&%24.ctime=2026-01-01T00%3A00%3A00.0000000Z"
