@@ -23,6 +23,8 @@ use crate::error::NodeError;
 
 mod doubt;
 mod retire;
+#[cfg(test)]
+mod test_kit;
 
 /// Starts and finds the partitions of this node.
 pub(crate) struct Hosting {

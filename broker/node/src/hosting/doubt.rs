@@ -70,3 +70,68 @@ impl Hosting {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fleetline_cluster::ControlCommand;
+    use fleetline_log::NodeLog;
+    use fleetline_raft_transport::memory::{MemNetwork, MemOptions};
+
+    use super::super::test_kit::start;
+    use super::*;
+    use crate::control::ControlMachine;
+
+    async fn place(control: &Control, partition: u32) {
+        let partition = PartitionId(partition);
+        let command =
+            ControlCommand::SetPlacement { partition, replicas: vec![NodeId(1)], expected_epoch: 0 };
+        control.propose(&command).await.unwrap();
+    }
+
+    async fn follow(hosting: &Hosting, control: &Control) {
+        hosting.follow(&control.view(), &mut BTreeSet::new()).await.unwrap();
+    }
+
+    /// A partition that was placed when the node was back may have been here, and isn't made anew; one
+    /// that is placed later can't have been. Until that is known, neither is touched.
+    #[tokio::test]
+    async fn first_replicas_wait_for_the_control_group() {
+        let (hosting, log) = start(&MemNetwork::new(MemOptions::default()), 1).await;
+        let (machine, view) = ControlMachine::new();
+        let group = hosting.start_group(GroupId::CONTROL, Box::new(machine)).await.unwrap();
+        group.initialize(&BTreeSet::from([NodeId(1)])).await.unwrap();
+        let control = Control::new(hosting.driver.clone(), view);
+        let make = [
+            ControlCommand::Bootstrap {
+                cluster: "c".to_owned(),
+                partitions: 2,
+                replicas: 1,
+                authority_pem: String::new(),
+                authority_key_pem: String::new(),
+            },
+            ControlCommand::AddNode {
+                disk_id: "d".to_owned(),
+                client_address: "c1".to_owned(),
+                peer_address: "p1".to_owned(),
+                zone: String::new(),
+                feature_level: 1,
+            },
+        ];
+        for command in &make {
+            control.propose(command).await.unwrap();
+        }
+        place(&control, 0).await;
+        log.set_doubt();
+        follow(&hosting, &control).await;
+        assert!(hosting.partition(PartitionId(0)).is_none());
+
+        hosting.end_doubt(&control).await.unwrap();
+        assert!(!log.doubts_unknown());
+        place(&control, 1).await;
+        follow(&hosting, &control).await;
+        let [lost, new] = [0, 1].map(|id| hosting.partition(PartitionId(id)).unwrap().group().clone());
+        new.applied().wait_for(|applied| applied.is_some()).await.unwrap();
+        assert_eq!((log.state(lost.id()).last, lost.is_leader()), (None, false));
+        assert!(new.is_leader() && !log.state(new.id()).amnesia && log.state(lost.id()).amnesia);
+    }
+}

@@ -99,46 +99,15 @@ impl Hosting {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-    use std::sync::Arc;
-
-    use fleetline_env::memory::MemDisk;
-    use fleetline_env::real::RealClock;
-    use fleetline_log::memory::MemLog;
-    use fleetline_raft_driver::{Driver, DriverOptions};
-    use fleetline_raft_group::GroupConfig;
     use fleetline_raft_transport::memory::{MemNetwork, MemOptions};
-    use fleetline_raft_transport::{PeerAddress, PeerTransport};
-    use fleetline_snapshot::{SnapshotDir, SnapshotOptions};
-    use fleetline_state::memory::MemState;
 
+    use super::super::test_kit::start;
     use super::*;
 
     const P: PartitionId = PartitionId(0);
 
     fn ids(nodes: &[u64]) -> BTreeSet<NodeId> {
         nodes.iter().copied().map(NodeId).collect()
-    }
-
-    fn snapshots() -> SnapshotDir {
-        SnapshotDir::open(Arc::new(MemDisk::new()), SnapshotOptions::new(Path::new("snapshots"))).unwrap()
-    }
-
-    async fn start(network: &MemNetwork, id: u64) -> Arc<Hosting> {
-        let options = DriverOptions {
-            node: NodeId(id),
-            config: GroupConfig::default(),
-            log: Arc::new(MemLog::new()),
-            store: Arc::new(MemState::new()),
-        };
-        let connect = async |handler| -> Result<Arc<dyn PeerTransport>, std::convert::Infallible> {
-            Ok(network.endpoint(NodeId(id), handler) as Arc<dyn PeerTransport>)
-        };
-        let driver = Driver::start(options, connect).await.unwrap();
-        for peer in [1, 2].into_iter().filter(|peer| *peer != id) {
-            driver.transport().set_peer(NodeId(peer), PeerAddress { address: format!("n{peer}") });
-        }
-        Hosting::new(driver, snapshots(), Arc::new(RealClock::new()), 1)
     }
 
     fn placed(replicas: &[u64], epoch: u64, reached: u64) -> ControlState {
@@ -156,7 +125,7 @@ mod tests {
     #[tokio::test]
     async fn only_what_has_left_goes() {
         let network = MemNetwork::new(MemOptions::default());
-        let (one, two) = (start(&network, 1).await, start(&network, 2).await);
+        let (one, two) = (start(&network, 1).await.0, start(&network, 2).await.0);
         follow(&one, &placed(&[1], 1, 0)).await;
         follow(&two, &placed(&[1, 2], 2, 1)).await;
         let leader = one.partition(P).unwrap().group().clone();
