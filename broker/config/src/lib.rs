@@ -6,6 +6,7 @@
 //! Not here: flags themselves (`client/cli`), what the values do.
 #![deny(missing_docs)]
 
+mod front;
 mod meanings;
 mod quantity;
 
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use front::FrontListen;
 pub use quantity::{ByteSize, Period, QuantityError};
 
 /// Options of a node. Durations read like `"1.5s"`, sizes like `"64 MiB"`.
@@ -29,6 +31,15 @@ pub struct NodeConfig {
     pub peer_listen: SocketAddr,
     /// Where metrics and health are served (HTTP, without authentication: keep it on loopback).
     pub ops_listen: SocketAddr,
+    /// Where devices connect with MQTT over TLS (TCP) and over QUIC (UDP, same port).
+    pub mqtt_listen: FrontListen,
+    /// Where devices connect with MQTT without TLS.
+    pub mqtt_plain_listen: FrontListen,
+    /// Where HTTPS and WebSocket are served, to devices and services.
+    pub https_listen: FrontListen,
+    /// The hub's name in connection strings; certificates and tokens name it. Empty: that of `advertise`
+    /// when it is a name, else `localhost`.
+    pub hub_name: String,
     /// The host or address by which clients and nodes reach this node; empty: that of `listen`.
     pub advertise: String,
     /// Failure zone; replicas are spread over zones. Empty: none.
@@ -75,6 +86,10 @@ impl Default for NodeConfig {
             listen: local(4433),
             peer_listen: local(4434),
             ops_listen: local(4480),
+            mqtt_listen: FrontListen::Auto,
+            mqtt_plain_listen: FrontListen::Off,
+            https_listen: FrontListen::Auto,
+            hub_name: String::new(),
             advertise: String::new(),
             zone: String::new(),
             partitions: 4,
@@ -234,6 +249,15 @@ impl NodeConfig {
             format!("advertise = {}: name a host or an address, without a port", self.advertise),
         );
         check(
+            !self.hub_name.contains(|c: char| c.is_whitespace() || "/[]:".contains(c)),
+            format!("hub_name = {}: name a host, without a port", self.hub_name),
+        );
+        check(
+            self.mqtt_plain_listen != FrontListen::Auto,
+            "mqtt_plain_listen = auto: a port without TLS must be asked for, name its address or off"
+                .to_owned(),
+        );
+        check(
             matches!(self.log_format.as_str(), "text" | "json"),
             format!("log_format = {}: use text or json", self.log_format),
         );
@@ -275,6 +299,16 @@ impl NodeConfig {
             text.push_str(&format!("\n# {meaning} ({origin})\n{key} = {value}\n"));
         }
         text
+    }
+
+    /// The hub's name in connection strings.
+    pub fn hub_host(&self) -> String {
+        let is_name = |host: &str| !host.is_empty() && host.parse::<std::net::IpAddr>().is_err();
+        [&self.hub_name, &self.advertise]
+            .into_iter()
+            .find(|host| is_name(host))
+            .cloned()
+            .unwrap_or_else(|| "localhost".to_owned())
     }
 
     /// The host by which this node is reached.

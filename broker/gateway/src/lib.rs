@@ -2,18 +2,27 @@
 //!
 //! A front turns bytes into the few requests of [`hub::Hub`] and its answers back into bytes. It
 //! holds sockets and no truth: everything durable is behind the trait, which `broker/node`
-//! implements. Every front (QUIC now; MQTT, AMQP, HTTPS later) uses the same trait, so a feature
+//! implements. Fronts for devices use [`devices::hub::DeviceHub`] the same way, so a feature
 //! is built and tested once.
 //!
 //! - [`quic`]: the native protocol (`protocol/native`) over QUIC.
+//! - [`devices`]: what the fronts for devices share.
+//! - [`mqtt`]: MQTT over TCP, TLS, WebSocket and QUIC.
+//! - [`http`]: the device and service APIs over HTTPS.
+//! - [`listen`], [`tls`]: sockets and handshakes of these two.
 //! - [`ops`]: metrics, health and status over HTTP.
 //! - [`access`]: who is calling, and what they may ask for.
 //! - [`limits`]: every bound of the fronts, with its default and its reason.
 #![deny(missing_docs)]
 
 pub mod access;
+pub mod devices;
+pub mod http;
 pub mod hub;
 pub mod limits;
+pub mod listen;
 mod meters;
+pub mod mqtt;
 pub mod ops;
 pub mod quic;
+pub mod tls;

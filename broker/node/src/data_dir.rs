@@ -9,7 +9,9 @@
 //!   state/           RocksDB
 //!   snapshots/       <group>.snap: state parts; staging of what arrives
 //!   certs/           authority, this node's certificate and key
-//!   client/          what a client on this machine needs: endpoints, authority.pem, client.pem, client.key
+//!   client/          what a client on this machine needs: endpoints, authority.pem, client.pem, client.key,
+//!                    hub.json (connection strings)
+//!   objects/         files that devices upload
 //! ```
 //!
 //! Files here are small and written whole: to a temporary name, synced, renamed, folder synced.
@@ -19,7 +21,9 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use fleetline_cluster::ControlState;
 use fleetline_env::Entropy;
+use fleetline_gateway::devices::settings::{POLICIES, Policy};
 use fleetline_types::NodeId;
 use serde::{Deserialize, Serialize};
 
@@ -155,6 +159,34 @@ impl DataDir {
         write_whole(&self.path("client/authority.pem"), authority_pem.as_bytes(), 0o644)?;
         write_whole(&self.path("client/client.pem"), certificate_pem.as_bytes(), 0o644)?;
         write_whole(&self.path("client/client.key"), key_pem.as_bytes(), 0o600)
+    }
+
+    /// Writes what a device or service on this machine needs: the hub's name, the authority to trust,
+    /// and a connection string of each policy.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub(crate) fn write_hub_context(&self, host: &str, state: &ControlState) -> Result<(), NodeError> {
+        let path = self.path("client/hub.json");
+        let policies = state.hub.get(POLICIES).map(|setting| setting.value.as_ref()).unwrap_or(b"{}");
+        let policies: BTreeMap<String, Policy> =
+            serde_json::from_slice(policies).map_err(|error| NodeError::data(&path, error))?;
+        let string = |(name, policy): (&String, &Policy)| {
+            let key = &policy.primary_key;
+            let text = format!("HostName={host};SharedAccessKeyName={name};SharedAccessKey={key}");
+            (name.clone(), serde_json::Value::from(text))
+        };
+        let strings: serde_json::Map<String, serde_json::Value> = policies.iter().map(string).collect();
+        let authority = self.path("client/hub-authority.pem");
+        write_whole(&authority, state.settings.authority_pem.as_bytes(), 0o644)?;
+        let authority = std::path::absolute(&authority).unwrap_or(authority);
+        let context = serde_json::json!({
+            "hostName": host,
+            "authority": authority.display().to_string(),
+            "connectionStrings": strings,
+        });
+        let text = serde_json::to_vec_pretty(&context).map_err(|error| NodeError::data(&path, error))?;
+        write_whole(&path, &text, 0o600)
     }
 }
 

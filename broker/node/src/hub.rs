@@ -28,6 +28,10 @@ pub(crate) struct NodeHub {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) cluster: String,
     pub(crate) partitions: u32,
+    /// Names by which devices and services reach any node.
+    pub(crate) hosts: Vec<String>,
+    /// Connections of devices to this node.
+    pub(crate) connections: std::sync::OnceLock<Arc<fleetline_gateway::devices::connections::Connections>>,
     /// The cluster knows this node's addresses, and clients on this machine find what they need.
     pub(crate) announced: AtomicBool,
 }
@@ -259,7 +263,10 @@ impl Hub for NodeHub {
         let ControlReply::Node(node) = self.control.propose(&command).await? else {
             return Err(HubError::Internal("the control group gave no node id".to_owned()));
         };
-        let hosts = [host_of(&request.client_address), host_of(&request.peer_address)];
+        let mut hosts = vec![host_of(&request.client_address), host_of(&request.peer_address)];
+        hosts.extend(self.hosts.iter().cloned());
+        hosts.sort_unstable();
+        hosts.dedup();
         let certificate_pem = authority
             .sign_csr(&request.csr_pem, &Role::Node(node), &hosts)
             .map_err(|error| invalid(&error))?;

@@ -17,8 +17,10 @@
 mod access;
 mod control;
 mod data_dir;
+mod devices;
 mod duties;
 mod error;
+mod fronts;
 mod hosting;
 mod hub;
 mod joining;

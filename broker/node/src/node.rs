@@ -10,11 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use base64::Engine as _;
 use fleetline_auth::{Authority, ClientAuth, DataCerts, Role, identity_of};
 use fleetline_cluster::{ControlCommand, ControlReply};
-use fleetline_config::NodeConfig;
+use fleetline_config::{FrontListen, NodeConfig};
 use fleetline_env::real::{RealClock, RealDisk, RealEntropy};
 use fleetline_env::{Clock, Entropy};
+use fleetline_gateway::devices::settings::{POLICIES, default_policies};
+use fleetline_gateway::http::{ObjectFront, ObjectLimits};
 use fleetline_gateway::limits::QuicLimits;
 use fleetline_gateway::ops::{OpsOptions, OpsServer};
 use fleetline_gateway::quic::{QuicFront, QuicOptions};
@@ -34,8 +37,10 @@ use tokio::sync::watch;
 use crate::access::ByCertificate;
 use crate::control::{Control, ControlMachine};
 use crate::data_dir::{DataDir, Identity};
+use crate::devices::{DevicesParts, NodeDevices};
 use crate::duties::Duties;
 use crate::error::NodeError;
+use crate::fronts::Fronts;
 use crate::hosting::Hosting;
 use crate::hub::NodeHub;
 use crate::joining::address;
@@ -51,6 +56,7 @@ pub struct Node {
     hub: Arc<NodeHub>,
     duties: Duties,
     loops: tokio::task::JoinSet<()>,
+    fronts: Fronts,
     front: QuicFront,
     ops: OpsServer,
     failed: watch::Receiver<Option<String>>,
@@ -78,10 +84,12 @@ impl Node {
             None => (new_identity(&config, &data, storage.log.as_ref())?, true),
         };
         let node = identity.node_id();
-        let hosts = [config.host(), "localhost".to_owned()];
+        let hosts = certificate_hosts(&config);
         let certs = DataCerts::load_or_create(&data.path("certs"), &identity.cluster, node, &hosts)
             .map_err(certificates)?;
         if new {
+            // A folder that has an identity is a cluster for good: not for a port that is taken.
+            ports_are_free(&config)?;
             data.write_identity(&identity)?;
         }
         let driver = start_driver(&config, &data, &identity, &certs, &storage).await?;
@@ -98,6 +106,15 @@ impl Node {
             group.initialize(&BTreeSet::from([node])).await?;
             bootstrap(&config, &identity, &control, authority).await?;
         }
+        let devices = NodeDevices::new(DevicesParts {
+            driver: driver.clone(),
+            control: control.clone(),
+            hosting: hosting.clone(),
+            clock: clock.clone(),
+            partitions: identity.partitions,
+            host_name: config.hub_host(),
+            host_names: certificate_hosts(&config).to_vec(),
+        });
         let hub = Arc::new(NodeHub {
             driver: driver.clone(),
             control: control.clone(),
@@ -105,8 +122,15 @@ impl Node {
             clock,
             cluster: identity.cluster.clone(),
             partitions: identity.partitions,
+            hosts: certificate_hosts(&config)[1..].to_vec(),
+            connections: std::sync::OnceLock::new(),
             announced: AtomicBool::new(false),
         });
+        let objects = Some(open_objects(&data)?);
+        let fronts = Fronts::start(&config, &certs, &devices, objects)?;
+        if hub.connections.set(fronts.connections_of().clone()).is_err() {
+            tracing::error!("connections were set twice");
+        }
         let front = start_front(&config, &data, &identity, &certs, hub.clone())?;
         let ops = start_ops(&config, hub.clone(), metrics).await?;
         let (failing, failed) = watch::channel(None);
@@ -120,9 +144,10 @@ impl Node {
             failed: failing,
         };
         let mut loops = duties.clone().start();
+        devices.start(&mut loops);
         loops.spawn(announce(config, data, identity, hub.clone()));
         tracing::info!(%node, client = %front.local_addr(), ops = %ops.local_addr(), "node is running");
-        Ok(Node { hub, duties, loops, front, ops, failed })
+        Ok(Node { hub, duties, loops, fronts, front, ops, failed })
     }
 
     /// Where clients connect.
@@ -151,6 +176,7 @@ impl Node {
     pub async fn shutdown(mut self) {
         self.loops.shutdown().await;
         self.hand_over().await;
+        self.fronts.shutdown().await;
         self.front.shutdown(GRACE).await;
         self.ops.shutdown(Duration::from_secs(1)).await;
         if let Err(error) = self.duties.flush_once().await {
@@ -190,6 +216,41 @@ impl Node {
         });
         futures::future::join_all(handed).await;
     }
+}
+
+/// Where files that devices upload go: a folder beside the node's other data.
+fn open_objects(data: &DataDir) -> Result<Arc<ObjectFront>, NodeError> {
+    let path = data.path("objects");
+    std::fs::create_dir_all(&path).map_err(|error| NodeError::data(&path, error))?;
+    let store = object_store::local::LocalFileSystem::new_with_prefix(&path)
+        .map_err(|error| NodeError::data(&path, error))?;
+    Ok(ObjectFront::new(Arc::new(store), ObjectLimits::default()))
+}
+
+/// Names and addresses by which devices, services and nodes reach this node.
+fn certificate_hosts(config: &NodeConfig) -> [String; 5] {
+    let address = std::net::Ipv4Addr::LOCALHOST.to_string();
+    // Some SDKs refuse a name without a dot.
+    [config.host(), config.hub_host(), "localhost".to_owned(), "hub.localhost".to_owned(), address]
+}
+
+/// Checks that the configured ports can be opened.
+fn ports_are_free(config: &NodeConfig) -> Result<(), NodeError> {
+    let failed = |address: std::net::SocketAddr, error: std::io::Error| NodeError::Listen {
+        address: address.to_string(),
+        reason: error.to_string(),
+    };
+    std::net::UdpSocket::bind(config.listen).map_err(|error| failed(config.listen, error))?;
+    let mut tcp = vec![config.peer_listen, config.ops_listen];
+    let fronts = [config.mqtt_listen, config.mqtt_plain_listen, config.https_listen];
+    tcp.extend(fronts.iter().filter_map(|front| match front {
+        FrontListen::At(address) => Some(*address),
+        FrontListen::Auto | FrontListen::Off => None,
+    }));
+    for address in tcp {
+        std::net::TcpListener::bind(address).map_err(|error| failed(address, error))?;
+    }
+    Ok(())
 }
 
 fn certificates(error: impl std::fmt::Display) -> NodeError {
@@ -369,6 +430,10 @@ async fn announce_once(
             }
         }
     }
+    if !state.hub.contains_key(POLICIES) {
+        make_policies(control).await?;
+    }
+    data.write_hub_context(&config.hub_host(), &control.view()).map_err(|e| text(&e))?;
     let settings = &state.settings;
     if !settings.authority_key_pem.is_empty() && !data.path("client/client.pem").exists() {
         let authority = Authority::from_pem(&settings.authority_pem, &settings.authority_key_pem);
@@ -380,6 +445,30 @@ async fn announce_once(
     let peers: BTreeMap<u64, String> =
         control.view().nodes.iter().map(|(node, member)| (node.0, member.peer_address.clone())).collect();
     data.write_identity(&Identity { peers, ..identity.clone() }).map_err(|e| text(&e))
+}
+
+/// Gives a new hub its policies, with keys of its own. Whoever is first does it.
+async fn make_policies(control: &Control) -> Result<(), String> {
+    let key = || {
+        let mut bytes = [0; 32];
+        RealEntropy.fill(&mut bytes);
+        base64::engine::general_purpose::STANDARD.encode(bytes)
+    };
+    let policies = serde_json::to_vec(&default_policies(key)).map_err(|error| error.to_string())?;
+    let command = ControlCommand::PutHubSetting {
+        name: POLICIES.to_owned(),
+        value: policies.into(),
+        expected_version: 0,
+    };
+    match control.propose(&command).await {
+        // Another node was first; its policies arrive with the control state.
+        Ok(_) | Err(fleetline_native::HubError::Invalid(_)) => {}
+        Err(error) => return Err(error.to_string()),
+    }
+    match control.view().hub.contains_key(POLICIES) {
+        true => Ok(()),
+        false => Err("the hub's policies have not arrived yet".to_owned()),
+    }
 }
 
 fn start_front(

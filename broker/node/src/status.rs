@@ -77,6 +77,9 @@ pub(crate) fn record(hub: &NodeHub) {
         set("fleetline_partition_apply_lag_entries", info.apply_lag as f64);
         set("fleetline_partition_damaged_entries", info.damaged as f64);
     }
+    if let Some(connections) = hub.connections.get() {
+        metrics::gauge!("fleetline_device_connections").set(connections.len() as f64);
+    }
     let state = hub.driver.store().stats();
     metrics::gauge!("fleetline_state_bytes").set(state.bytes as f64);
     metrics::gauge!("fleetline_state_unflushed_bytes").set(state.unflushed_bytes as f64);

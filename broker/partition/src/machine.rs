@@ -1,6 +1,7 @@
 //! The state machine of a partition's group: stored commands in, stored replies out.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use fleetline_batch::BatchHeader;
 use fleetline_devices::{DeviceCommand, DeviceHead, DeviceState, Effect, OUTBOX_PRODUCER};
@@ -20,6 +21,9 @@ const EFFECTS_MAX: usize = 1 << 16;
 pub struct Effects {
     waiting: Mutex<Vec<Effect>>,
     arrived: Notify,
+    /// Effects that were put, and those of them that were performed, since the start.
+    put: AtomicU64,
+    performed: watch::Sender<u64>,
 }
 
 impl Effects {
@@ -28,16 +32,19 @@ impl Effects {
             return;
         }
         let mut waiting = self.waiting.lock();
-        let room = EFFECTS_MAX.saturating_sub(waiting.len());
-        if room < effects.len() {
-            metrics::counter!("fleetline_device_effects_dropped_total").increment((effects.len() - room) as u64);
+        let taken = effects.len().min(EFFECTS_MAX.saturating_sub(waiting.len()));
+        let dropped = effects.len() - taken;
+        if dropped > 0 {
+            metrics::counter!("fleetline_device_effects_dropped_total").increment(dropped as u64);
         }
-        waiting.extend(effects.into_iter().take(room));
+        waiting.extend(effects.into_iter().take(taken));
+        self.put.fetch_add(taken as u64, Ordering::AcqRel);
         drop(waiting);
         self.arrived.notify_one();
     }
 
-    /// Waits for effects and takes them all.
+    /// Waits for effects and takes them all. When they are performed, say so with
+    /// [`Effects::performed`].
     pub async fn take(&self) -> Vec<Effect> {
         loop {
             let taken = std::mem::take(&mut *self.waiting.lock());
@@ -46,6 +53,19 @@ impl Effects {
             }
             self.arrived.notified().await;
         }
+    }
+
+    /// So many of those that were taken are performed.
+    pub fn performed(&self, count: usize) {
+        self.performed.send_modify(|performed| *performed += count as u64);
+    }
+
+    /// Waits until all effects that were put before the call are performed.
+    pub async fn settled(&self) {
+        let put = self.put.load(Ordering::Acquire);
+        let mut performed = self.performed.subscribe();
+        // The sender lives as long as this does.
+        drop(performed.wait_for(|performed| *performed >= put).await);
     }
 }
 
@@ -85,7 +105,8 @@ impl PartitionMachine {
         let (head, head_receiver) = watch::channel(Head::default());
         let (devices, devices_receiver) = watch::channel(DeviceHead::default());
         let effects = Arc::new(Effects::default());
-        let published = Published { head: head_receiver, devices: devices_receiver, effects: effects.clone() };
+        let published =
+            Published { head: head_receiver, devices: devices_receiver, effects: effects.clone() };
         let machine =
             PartitionMachine { partition, partitions, limits, store, state: None, head, devices, effects };
         (machine, published)
@@ -113,7 +134,8 @@ impl PartitionMachine {
         command: &Command,
         out: &mut StateBatch,
     ) -> Result<StreamReply, MachineError> {
-        let unknown = |error: &dyn std::fmt::Display| MachineError::UnknownEntry { id, reason: error.to_string() };
+        let unknown =
+            |error: &dyn std::fmt::Display| MachineError::UnknownEntry { id, reason: error.to_string() };
         let decoded = StreamCommand::decode(&command.head).map_err(|error| unknown(&error))?;
         let (streams, devices) = self.state();
         let header = match decoded {
@@ -125,7 +147,11 @@ impl PartitionMachine {
         };
         if !devices.batch_passes(header.fence, &command.body)? {
             let (current, given) = (u64::from(devices.head().fence), u64::from(header.fence));
-            return Ok(StreamReply::Refused(StreamError::Fenced { what: "a device".to_owned(), current, given }));
+            return Ok(StreamReply::Refused(StreamError::Fenced {
+                what: "a device".to_owned(),
+                current,
+                given,
+            }));
         }
         if header.producer.id.0 != OUTBOX_PRODUCER {
             return streams.apply(id, &decoded, &command.body, out).map_err(|error| unknown(&error));
@@ -136,7 +162,9 @@ impl PartitionMachine {
             return Ok(StreamReply::Refused(StreamError::OutOfSequence { expected, given: first }));
         }
         let reply = streams.append_unnumbered(id, &decoded, &header, command.body.len() as u32);
-        if matches!(reply, StreamReply::Appended { .. }) && devices.outbox_appended(first, count, out).is_err() {
+        if matches!(reply, StreamReply::Appended { .. })
+            && devices.outbox_appended(first, count, out).is_err()
+        {
             unreachable!("invariant: what fits the outbox leaves it");
         }
         Ok(reply)

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use fleetline_cli::CliError;
 use fleetline_client::ClientOptions;
-use fleetline_config::NodeConfig;
+use fleetline_config::{FrontListen, NodeConfig};
 use fleetline_node::{Node, fetch_authority, prepare_join};
 use fleetline_telemetry::{LogFormat, Metrics, init_logs};
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,6 +29,18 @@ pub struct ServeArgs {
     /// Where metrics and health are served (HTTP).
     #[arg(long, value_name = "ADDR:PORT")]
     pub ops_listen: Option<SocketAddr>,
+    /// Where devices connect with MQTT over TLS and QUIC: auto, off or an address.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub mqtt_listen: Option<FrontListen>,
+    /// Where devices connect with MQTT without TLS.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub mqtt_plain_listen: Option<FrontListen>,
+    /// Where HTTPS and WebSocket are served: auto, off or an address.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub https_listen: Option<FrontListen>,
+    /// The hub's name in connection strings.
+    #[arg(long, value_name = "HOST")]
+    pub hub_name: Option<String>,
     /// The host by which clients and nodes reach this node.
     #[arg(long, value_name = "HOST")]
     pub advertise: Option<String>,
@@ -67,6 +79,10 @@ impl ServeArgs {
         set(&mut config.listen, &self.listen);
         set(&mut config.peer_listen, &self.peer_listen);
         set(&mut config.ops_listen, &self.ops_listen);
+        set(&mut config.mqtt_listen, &self.mqtt_listen);
+        set(&mut config.mqtt_plain_listen, &self.mqtt_plain_listen);
+        set(&mut config.https_listen, &self.https_listen);
+        set(&mut config.hub_name, &self.hub_name);
         set(&mut config.advertise, &self.advertise);
         set(&mut config.zone, &self.zone);
         set(&mut config.partitions, &self.partitions);

@@ -41,6 +41,13 @@ const fn gauge(name: &'static str, unit: Unit, help: &'static str) -> Definition
 /// All metrics, by name.
 #[rustfmt::skip]
 pub const DEFINITIONS: &[Definition] = &[
+    gauge("fleetline_device_connections", Unit::Count, "Connections of devices to this node"),
+    counter("fleetline_device_effects_dropped_total", Unit::Count, "Notices to gateways dropped because too many waited; gateways look by themselves later"),
+    counter("fleetline_front_refused_total", Unit::Count, "Connections refused before a protocol began, by front and reason"),
+    counter("fleetline_gateway_wakes_failed_total", Unit::Count, "Notices that another node's gateway did not take"),
+    counter("fleetline_http_requests_total", Unit::Count, "HTTP requests answered, by kind and status"),
+    counter("fleetline_ingest_records_total", Unit::Count, "Records of devices stored through this node"),
+    counter("fleetline_ingest_retries_total", Unit::Count, "Batches of records that had to be sent again"),
     gauge("fleetline_log_bytes", Unit::Bytes, "Bytes of the segment log on disk"),
     counter("fleetline_log_damaged_entries_total", Unit::Count, "Entries found damaged; they are fetched from peers when needed"),
     Definition { name: "fleetline_log_frames_per_round", kind: Kind::Histogram, unit: Unit::Count, help: "Frames that one sync made durable" },
@@ -50,6 +57,8 @@ pub const DEFINITIONS: &[Definition] = &[
     gauge("fleetline_log_queue_bytes_max", Unit::Bytes, "Its bound; appends are refused there"),
     gauge("fleetline_log_segments", Unit::Count, "Segment files"),
     counter("fleetline_log_syncs_total", Unit::Count, "Syncs of the log's writer"),
+    counter("fleetline_mqtt_refused_total", Unit::Count, "MQTT logins refused and connections ended, by reason"),
+    counter("fleetline_mqtt_undeliverable_total", Unit::Count, "Messages to devices larger than the device takes"),
     gauge("fleetline_partition_apply_lag_entries", Unit::Count, "Entries in the log here that are not applied"),
     gauge("fleetline_partition_bytes", Unit::Bytes, "Bytes of retained batches"),
     gauge("fleetline_partition_damaged_entries", Unit::Count, "Entries of this replica known as damaged"),
@@ -59,9 +68,9 @@ pub const DEFINITIONS: &[Definition] = &[
     gauge("fleetline_partition_start_offset", Unit::Count, "First retained record"),
     gauge("fleetline_partition_term", Unit::Count, "Raft term; when it rises often, leaders are lost"),
     counter("fleetline_peer_answers_overflow_total", Unit::Count, "Connections closed because the peer doesn't read its answers"),
+    counter("fleetline_peer_calls_refused_total", Unit::Count, "Calls of other nodes refused because too many were open"),
     counter("fleetline_peer_connect_failures_total", Unit::Count, "Attempts to connect that failed"),
     counter("fleetline_peer_connects_total", Unit::Count, "Connections made, the first one included"),
-    counter("fleetline_peer_calls_refused_total", Unit::Count, "Calls of other nodes refused because too many were open"),
     counter("fleetline_peer_malformed_total", Unit::Count, "Requests of peers that could not be read"),
     gauge("fleetline_peer_queue_bytes", Unit::Bytes, "Frames that wait to be written, over all peers"),
     gauge("fleetline_peer_queue_bytes_max", Unit::Bytes, "The bound of that queue, per peer"),
@@ -96,6 +105,7 @@ pub const DEFINITIONS: &[Definition] = &[
     counter("fleetline_quic_retries_total", Unit::Count, "Connections asked to prove their address"),
     gauge("fleetline_quic_streams", Unit::Count, "Open streams of all connections"),
     gauge("fleetline_quic_streams_per_connection_max", Unit::Count, "Streams that one connection may have open"),
+    counter("fleetline_sessions_left_open_total", Unit::Count, "Sessions whose end could not be told to their leader in time"),
     gauge("fleetline_state_bytes", Unit::Bytes, "Bytes of the state store on disk"),
     gauge("fleetline_state_unflushed_bytes", Unit::Bytes, "Bytes of state written since the last flush"),
 ];

@@ -1,0 +1,399 @@
+//! Devices on this node: questions to leaders, answers as one, and what a leader does after commits.
+//!
+//! [`NodeDevices`] is the [`DeviceHub`] of this node's fronts. A question goes to the node that leads
+//! the device's partition, over the peers' links when that is another one; the other node's
+//! [`NodeDevices`] answers it (`answer`). Wakes and method calls go the other way, to the node
+//! that has the device's connection (`effects`).
+
+mod answer;
+mod effects;
+mod envelope;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fleetline_cluster::{ControlCommand, ControlState};
+use fleetline_devices::{ConnectionPlace, DeviceAnswer, Request};
+use fleetline_env::Clock;
+use fleetline_gateway::devices::connections::Connections;
+use fleetline_gateway::devices::hub::{DeviceHub, GatewayAnswer, GatewayCall, Leaders};
+use fleetline_gateway::devices::settings::{ACCESS, AUTHORITIES, HubSettings, POLICIES};
+use fleetline_gateway::hub::{Appended, HubError};
+use fleetline_raft_driver::{CallError, Driver, PeerService};
+use fleetline_raft_transport::Lane;
+use fleetline_types::{GroupId, NodeId, PartitionId};
+use parking_lot::RwLock;
+use prost::Message;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::control::Control;
+use crate::hosting::Hosting;
+
+/// How long a leader is looked for.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long one node may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long a gateway may take to hear a wake.
+const WAKE: Duration = Duration::from_secs(1);
+/// How often leaders are looked at.
+const LEADERS_EVERY: Duration = Duration::from_millis(100);
+
+/// Operations of calls between nodes; numbers are never reused.
+mod operation {
+    pub(super) const ASK: u32 = 1;
+    pub(super) const APPEND: u32 = 2;
+    pub(super) const GATEWAY: u32 = 3;
+}
+
+/// The devices' side of a node.
+pub(crate) struct NodeDevices {
+    driver: Arc<Driver>,
+    control: Control,
+    hosting: Arc<Hosting>,
+    clock: Arc<dyn Clock>,
+    partitions: u32,
+    incarnation: u64,
+    host_name: String,
+    host_names: Vec<String>,
+    settings: RwLock<Arc<HubSettings>>,
+    leaders: watch::Sender<Leaders>,
+    /// This node's own connections; set before any front listens.
+    connections: OnceLock<Arc<Connections>>,
+}
+
+/// What it is made of.
+pub(crate) struct DevicesParts {
+    pub(crate) driver: Arc<Driver>,
+    pub(crate) control: Control,
+    pub(crate) hosting: Arc<Hosting>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) partitions: u32,
+    pub(crate) host_name: String,
+    pub(crate) host_names: Vec<String>,
+}
+
+impl NodeDevices {
+    pub(crate) fn new(parts: DevicesParts) -> Arc<NodeDevices> {
+        let DevicesParts { driver, control, hosting, clock, partitions, host_name, host_names } = parts;
+        let devices = NodeDevices {
+            settings: RwLock::default(),
+            leaders: watch::channel(Leaders::default()).0,
+            connections: OnceLock::new(),
+            incarnation: rand::random(),
+            driver,
+            control,
+            hosting,
+            clock,
+            partitions,
+            host_name,
+            host_names,
+        };
+        devices.read_settings();
+        devices.read_leaders();
+        Arc::new(devices)
+    }
+
+    /// Lets other nodes reach these connections.
+    pub(crate) fn set_connections(self: &Arc<Self>, connections: Arc<Connections>) {
+        if self.connections.set(connections).is_err() {
+            tracing::error!("connections were set twice");
+        }
+        self.driver.set_service(Arc::new(Service { devices: self.clone() }));
+    }
+
+    /// Loops that follow settings and leaders and do a leader's duties, until the set is dropped.
+    pub(crate) fn start(self: &Arc<Self>, loops: &mut tokio::task::JoinSet<()>) {
+        loops.spawn(self.clone().follow_settings());
+        loops.spawn(self.clone().follow_leaders());
+        loops.spawn(self.clone().lead());
+    }
+
+    async fn follow_settings(self: Arc<Self>) {
+        let mut changes = self.control.watch();
+        while changes.changed().await.is_ok() {
+            changes.borrow_and_update();
+            self.read_settings();
+        }
+    }
+
+    fn read_settings(&self) {
+        let settings = settings_of(&self.control.view(), &self.host_name, &self.host_names);
+        *self.settings.write() = Arc::new(settings);
+    }
+
+    async fn follow_leaders(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(LEADERS_EVERY);
+        loop {
+            ticks.tick().await;
+            self.read_leaders();
+        }
+    }
+
+    /// Notes who leads, and has connections of partitions with a new leader look for what they missed.
+    fn read_leaders(&self) {
+        let state = self.control.view();
+        let leader = |partition| match self.hosting.partition(partition) {
+            Some(hosted) => {
+                let status = hosted.group().status();
+                (status.leader, status.term)
+            }
+            None => {
+                let placed = state.placements.get(&partition);
+                (placed.and_then(|placed| placed.replicas.first().copied()), fleetline_types::Term(0))
+            }
+        };
+        let now: Leaders = Arc::new((0..self.partitions).map(PartitionId).map(leader).collect());
+        let before = self.leaders.borrow().clone();
+        if before == now {
+            return;
+        }
+        let changed: Vec<u32> = (0..self.partitions)
+            .filter(|partition| {
+                let at = *partition as usize;
+                now[at].0.is_some() && before.get(at) != now.get(at)
+            })
+            .collect();
+        self.leaders.send_replace(now);
+        if let Some(connections) = self.connections.get() {
+            effects::look_again(connections, self.partitions, &changed);
+        }
+    }
+
+    /// Where to ask first.
+    fn leader_of(&self, partition: PartitionId) -> Option<NodeId> {
+        let known = self.leaders.borrow().get(partition.0 as usize).and_then(|(leader, _)| *leader);
+        let hosted = self.hosting.partition(partition).and_then(|hosted| hosted.group().status().leader);
+        hosted.or(known)
+    }
+
+    /// Tries nodes until one leads and answers. `once` is what may be asked only once when the outcome
+    /// of asking is unknown.
+    async fn at_leader<T, F>(
+        &self,
+        partition: PartitionId,
+        once: bool,
+        mut ask: impl FnMut(NodeId) -> F,
+    ) -> Result<T, HubError>
+    where
+        F: Future<Output = Result<T, HubError>>,
+    {
+        let deadline = Instant::now() + PATIENCE;
+        let mut hint = self.leader_of(partition);
+        let mut wait = Duration::from_millis(10);
+        loop {
+            let what = format!("partition {}", partition.0);
+            let last = match hint.take() {
+                None => HubError::Unavailable(what),
+                Some(node) => match ask(node).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(HubError::NotLeader { leader, what }) => {
+                        hint = leader.filter(|leader| *leader != node);
+                        HubError::NotLeader { leader, what }
+                    }
+                    Err(error @ (HubError::Unavailable(_) | HubError::Busy { .. })) => error,
+                    Err(error @ HubError::Unknown(_)) if !once => error,
+                    Err(error) => return Err(error),
+                },
+            };
+            if Instant::now() + wait >= deadline {
+                return Err(last);
+            }
+            if hint.is_none() {
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(Duration::from_millis(250));
+                hint = self.leader_of(partition);
+            }
+        }
+    }
+
+    async fn call(
+        &self,
+        node: NodeId,
+        lane: Lane,
+        group: GroupId,
+        operation: u32,
+        body: Bytes,
+    ) -> Result<Bytes, HubError> {
+        let answer = self.driver.call(node, lane, group, operation, body, ANSWER).await;
+        answer.map_err(|error| match error {
+            CallError::NotSent { .. } => HubError::Unavailable(error.to_string()),
+            CallError::Unknown { .. } => HubError::Unknown(error.to_string()),
+        })
+    }
+
+    async fn append_here(&self, partition: PartitionId, batch: Bytes) -> Result<(Appended, u32), HubError> {
+        let hosted = self.hosted(partition)?;
+        let appended = hosted.append(batch).await?;
+        Ok((appended, hosted.device_head().fence))
+    }
+
+    fn hosted(&self, partition: PartitionId) -> Result<Arc<fleetline_partition::Partition>, HubError> {
+        self.hosting
+            .partition(partition)
+            .ok_or_else(|| HubError::NotLeader { what: format!("partition {}", partition.0), leader: None })
+    }
+}
+
+/// The hub's settings out of the control state.
+fn settings_of(state: &ControlState, host_name: &str, host_names: &[String]) -> HubSettings {
+    fn read<T: serde::de::DeserializeOwned + Default>(state: &ControlState, name: &str) -> (T, u64) {
+        let Some(setting) = state.hub.get(name) else { return (T::default(), 0) };
+        if setting.value.is_empty() {
+            return (T::default(), setting.version);
+        }
+        match serde_json::from_slice(&setting.value) {
+            Ok(value) => (value, setting.version),
+            Err(error) => {
+                // It was checked before it was stored: a later release's form. Nothing is allowed by it.
+                tracing::error!(name, %error, "hub setting can't be read");
+                (T::default(), setting.version)
+            }
+        }
+    }
+    let (policies, policies_version): (BTreeMap<_, _>, u64) = read(state, POLICIES);
+    let (access, access_version) = read(state, ACCESS);
+    let (authorities, authorities_version): (BTreeMap<_, _>, u64) = read(state, AUTHORITIES);
+    HubSettings {
+        host_name: host_name.to_owned(),
+        host_names: host_names.to_vec(),
+        policies,
+        policies_version,
+        access,
+        access_version,
+        authorities,
+        authorities_version,
+    }
+}
+
+#[async_trait]
+impl DeviceHub for NodeDevices {
+    fn partitions(&self) -> u32 {
+        self.partitions
+    }
+
+    fn place(&self) -> ConnectionPlace {
+        ConnectionPlace { node: self.driver.node().0, incarnation: self.incarnation, connection: 0 }
+    }
+
+    fn settings(&self) -> Arc<HubSettings> {
+        self.settings.read().clone()
+    }
+
+    async fn put_setting(&self, name: &str, value: Bytes, expected_version: u64) -> Result<(), HubError> {
+        let command = ControlCommand::PutHubSetting { name: name.to_owned(), value, expected_version };
+        self.control.propose(&command).await.map(drop)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.clock.wall().0
+    }
+
+    fn random(&self, bytes: &mut [u8]) {
+        rand::fill(bytes);
+    }
+
+    async fn append(&self, partition: PartitionId, batch: Bytes) -> Result<(Appended, u32), HubError> {
+        let this = self.driver.node();
+        self.at_leader(partition, true, |node| {
+            let batch = batch.clone();
+            async move {
+                if node == this {
+                    return self.append_here(partition, batch).await;
+                }
+                let group = GroupId::of_partition(partition);
+                let answer = self.call(node, Lane::append_of(group), group, operation::APPEND, batch).await?;
+                envelope::read_appended(&answer)
+            }
+        })
+        .await
+    }
+
+    async fn ask(&self, partition: PartitionId, request: Request) -> Result<DeviceAnswer, HubError> {
+        let once = matches!(request, Request::Change(_));
+        let this = self.driver.node();
+        self.at_leader(partition, once, |node| {
+            let request = request.clone();
+            async move {
+                if node == this {
+                    return self.answer(partition, request).await;
+                }
+                let body = fleetline_devices::DeviceRequest { request: Some(request) }.encode_to_vec();
+                let group = GroupId::of_partition(partition);
+                let answer = self.call(node, Lane::Control, group, operation::ASK, body.into()).await?;
+                envelope::read_answer(&answer)
+            }
+        })
+        .await
+    }
+
+    async fn call_gateway(&self, node: NodeId, call: GatewayCall) -> Result<GatewayAnswer, HubError> {
+        if node == self.driver.node() {
+            return Ok(self.at_gateway(call).await);
+        }
+        let method_ms = call.method.as_ref().map_or(0, |method| method.timeout_ms);
+        let limit = WAKE + Duration::from_millis(method_ms);
+        let body = call.encode_to_vec().into();
+        let answer = self.driver.call(node, Lane::Control, GroupId::CONTROL, operation::GATEWAY, body, limit);
+        let answer = answer.await.map_err(|error| match error {
+            CallError::NotSent { .. } => HubError::Unavailable(error.to_string()),
+            CallError::Unknown { .. } => HubError::Unknown(error.to_string()),
+        })?;
+        GatewayAnswer::decode(answer.as_ref()).map_err(|error| HubError::Internal(error.to_string()))
+    }
+
+    fn leaders(&self) -> watch::Receiver<Leaders> {
+        self.leaders.subscribe()
+    }
+}
+
+impl NodeDevices {
+    async fn at_gateway(&self, call: GatewayCall) -> GatewayAnswer {
+        let Some(connections) = self.connections.get() else {
+            return GatewayAnswer::default();
+        };
+        call.wakes.iter().for_each(|wake| connections.wake(wake));
+        let method = match call.method {
+            Some(method) => Some(connections.call(method).await),
+            None => None,
+        };
+        GatewayAnswer { method }
+    }
+}
+
+/// Answers other nodes.
+struct Service {
+    devices: Arc<NodeDevices>,
+}
+
+#[async_trait]
+impl PeerService for Service {
+    async fn on_call(
+        &self,
+        _from: NodeId,
+        group: GroupId,
+        operation: u32,
+        body: Bytes,
+    ) -> Result<Bytes, String> {
+        let partition = || group.partition().ok_or_else(|| format!("group {group} is no partition"));
+        match operation {
+            operation::ASK => {
+                let request =
+                    fleetline_devices::DeviceRequest::decode(body).map_err(|error| error.to_string())?;
+                let request = request.request.ok_or("the request is of a later release")?;
+                Ok(envelope::write_answer(self.devices.answer(partition()?, request).await))
+            }
+            operation::APPEND => {
+                Ok(envelope::write_appended(self.devices.append_here(partition()?, body).await))
+            }
+            operation::GATEWAY => {
+                let call = GatewayCall::decode(body).map_err(|error| error.to_string())?;
+                Ok(self.devices.at_gateway(call).await.encode_to_vec().into())
+            }
+            other => Err(format!("operation {other} is of a later release")),
+        }
+    }
+}

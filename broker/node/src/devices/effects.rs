@@ -1,0 +1,225 @@
+//! What the leader of a partition does for its devices after commits and as time passes.
+//!
+//! | what | when |
+//! |---|---|
+//! | wakes | a session is over, its desired properties changed, commands wait |
+//! | outbox | events wait to become records of the stream |
+//! | expiry | commands are too old |
+//! | lost gateways | a node is gone for a while: its sessions end |
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleetline_batch::{BatchBuilder, Compression, Producer, RecordRef};
+use fleetline_devices::{DeviceCommand, Effect, EventRow, ExpireCommands, OUTBOX_PRODUCER, Op, Wake, limits};
+use fleetline_gateway::devices::connections::{Connections, Link};
+use fleetline_gateway::devices::hub::{DeviceHub, GatewayCall, WakeCall};
+use fleetline_gateway::hub::HubError;
+use fleetline_partition::Partition;
+use fleetline_types::{NodeId, PartitionId, ProducerId, TimestampMs, partition_of_key};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::NodeDevices;
+use super::answer::state;
+
+/// How often new partitions, outboxes and expiry are looked at.
+const EVERY: Duration = Duration::from_millis(500);
+/// Events in one batch.
+const EVENTS_MAX: usize = 512;
+/// Queues looked at per tick and partition.
+const QUEUES_SCANNED: usize = 1000;
+/// How long a node may be away before the sessions of its connections end.
+const GATEWAY_LOST: Duration = Duration::from_secs(15);
+
+/// Has the connections of these partitions look for what they may have missed.
+pub(super) fn look_again(connections: &Connections, partitions: u32, changed: &[u32]) {
+    let changed: BTreeSet<u32> = changed.iter().copied().collect();
+    let links =
+        connections.matching(|key| changed.contains(&partition_of_key(key.device.as_bytes(), partitions).0));
+    links.iter().for_each(|link| link.set(Link::DESIRED | Link::COMMANDS));
+}
+
+impl NodeDevices {
+    /// Runs the loops of every partition that this node has.
+    pub(super) async fn lead(self: Arc<Self>) {
+        let mut loops = JoinSet::new();
+        let mut known: BTreeMap<PartitionId, tokio::task::AbortHandle> = BTreeMap::new();
+        let mut ticks = tokio::time::interval(EVERY);
+        loop {
+            ticks.tick().await;
+            let hosted = self.hosting.all();
+            let here: BTreeSet<PartitionId> = hosted.iter().map(|partition| partition.id()).collect();
+            known.retain(|partition, handle| {
+                let stays = here.contains(partition);
+                if !stays {
+                    handle.abort();
+                }
+                stays
+            });
+            for partition in hosted {
+                known
+                    .entry(partition.id())
+                    .or_insert_with(|| loops.spawn(self.clone().of_partition(partition)));
+            }
+        }
+    }
+
+    async fn of_partition(self: Arc<Self>, partition: Arc<Partition>) {
+        tokio::join!(self.wakes(&partition), self.as_time_passes(&partition));
+    }
+
+    async fn wakes(&self, partition: &Arc<Partition>) {
+        let effects = partition.effects();
+        loop {
+            let taken = effects.take().await;
+            let count = taken.len();
+            if partition.group().is_leader() {
+                self.perform(partition, taken).await;
+            }
+            effects.performed(count);
+        }
+    }
+
+    /// Tells gateways, each once, and hands events on.
+    async fn perform(&self, partition: &Arc<Partition>, effects: Vec<Effect>) {
+        let mut by_node: BTreeMap<u64, GatewayCall> = BTreeMap::new();
+        let mut outbox = false;
+        for effect in effects {
+            match effect {
+                Effect::Wake { place, epoch, wake, .. } => {
+                    let node = place.node;
+                    let call = WakeCall { place, epoch, wake: WakeCall::number(wake) };
+                    by_node.entry(node).or_default().wakes.push(call);
+                }
+                Effect::Outbox => outbox = true,
+            }
+        }
+        let fenced = |call: &GatewayCall| call.wakes.iter().any(|wake| wake.reason() == Some(Wake::Fenced));
+        let calls = by_node.into_iter().map(|(node, call)| async move {
+            let fenced = fenced(&call);
+            if let Err(error) = self.call_gateway(NodeId(node), call).await {
+                tracing::debug!(node, fenced, %error, "gateway could not be told");
+                metrics::counter!("fleetline_gateway_wakes_failed_total").increment(1);
+            }
+        });
+        futures::future::join_all(calls).await;
+        if outbox {
+            self.drain_outbox(partition).await;
+        }
+    }
+
+    async fn as_time_passes(&self, partition: &Arc<Partition>) {
+        let mut ticks = tokio::time::interval(EVERY);
+        let mut away: BTreeMap<NodeId, Instant> = BTreeMap::new();
+        let mut from = bytes::Bytes::new();
+        loop {
+            ticks.tick().await;
+            if !partition.group().is_leader() {
+                away.clear();
+                continue;
+            }
+            let head = partition.device_head();
+            if head.outbox_done < head.outbox_next {
+                self.drain_outbox(partition).await;
+            }
+            match self.expire(partition, &from).await {
+                Ok(next) => from = next,
+                Err(error) => {
+                    tracing::debug!(partition = %partition.id(), %error, "commands are not expired yet")
+                }
+            }
+            if let Err(error) = self.end_lost(partition, &mut away).await {
+                tracing::debug!(partition = %partition.id(), %error, "lost sessions are not ended yet");
+            }
+        }
+    }
+
+    /// Appends waiting events to the stream, in order, each once.
+    async fn drain_outbox(&self, partition: &Arc<Partition>) {
+        loop {
+            let (first, events) = match partition.devices().outbox(EVENTS_MAX) {
+                Ok((_, events)) if events.is_empty() => return,
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::error!(partition = %partition.id(), %error, "outbox can't be read");
+                    return;
+                }
+            };
+            let Some(batch) = events_batch(first, &events) else { return };
+            match partition.append(batch).await {
+                Ok(_) => {}
+                // Another round was first, or leadership has moved: whoever leads goes on.
+                Err(error) => {
+                    tracing::debug!(partition = %partition.id(), %error, "events wait");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn expire(&self, partition: &Arc<Partition>, from: &[u8]) -> Result<bytes::Bytes, HubError> {
+        let now = self.clock.wall().0;
+        let page = partition.devices().expired_queues(now, from, QUEUES_SCANNED).map_err(state)?;
+        for keys in page.rows.chunks(limits::BULK_MAX) {
+            let op = Op::ExpireCommands(ExpireCommands { keys: keys.to_vec() });
+            partition.change_devices(DeviceCommand::new(op)).await?;
+        }
+        Ok(page.next.unwrap_or_default())
+    }
+
+    /// Ends the sessions of nodes that are away for too long or no members any more.
+    async fn end_lost(
+        &self,
+        partition: &Arc<Partition>,
+        away: &mut BTreeMap<NodeId, Instant>,
+    ) -> Result<(), HubError> {
+        let this = self.driver.node();
+        let nodes: Vec<NodeId> = self.control.view().nodes.keys().copied().collect();
+        let now = Instant::now();
+        for node in nodes.into_iter().filter(|node| *node != this) {
+            if self.driver.transport().is_up(node) {
+                away.remove(&node);
+                continue;
+            }
+            let since = *away.entry(node).or_insert(now);
+            if now.duration_since(since) >= GATEWAY_LOST {
+                let ended = self.end_sessions(partition, |place| place.node == node.0).await?;
+                if ended > 0 {
+                    tracing::info!(partition = %partition.id(), %node, ended, "sessions of a lost node ended");
+                }
+                // Looked at again later: the node may come back and go.
+                away.insert(node, now);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A batch of events, numbered as the outbox numbers them; as many as fit.
+fn events_batch(first: u64, events: &[EventRow]) -> Option<bytes::Bytes> {
+    let mut builder = BatchBuilder::default();
+    for event in events {
+        let system: Vec<(u8, &[u8])> =
+            event.system.iter().map(|row| (row.id as u8, row.value.as_bytes())).collect();
+        let properties: Vec<(&[u8], &[u8])> =
+            event.properties.iter().map(|row| (row.name.as_bytes(), row.value.as_bytes())).collect();
+        let record = RecordRef {
+            device: event.device.as_bytes(),
+            time: TimestampMs(event.time_ms),
+            endpoints: event.endpoints,
+            system: &system,
+            properties: &properties,
+            body: &event.body,
+        };
+        if let Err(error) = builder.push(&record) {
+            if builder.is_empty() {
+                tracing::error!(%error, "an event fits no batch");
+            }
+            break;
+        }
+    }
+    let producer = Producer { id: ProducerId(OUTBOX_PRODUCER), epoch: 1, first_sequence: first };
+    builder.finish(producer, Compression::None)
+}

@@ -1,0 +1,211 @@
+//! The fronts for devices and services on this node: listeners, and what they share.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleetline_auth::DataCerts;
+use fleetline_config::{FrontListen, NodeConfig};
+use fleetline_gateway::devices::DeviceGateway;
+use fleetline_gateway::devices::connections::{Connections, Link};
+use fleetline_gateway::devices::hub::DeviceHub;
+use fleetline_gateway::devices::ingest::{Ingest, IngestOptions};
+use fleetline_gateway::http::{self, HttpContext, HttpLimits, ObjectFront};
+use fleetline_gateway::listen::{self, Listening};
+use fleetline_gateway::mqtt::{self, MqttContext, MqttLimits};
+use fleetline_gateway::tls;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::devices::NodeDevices;
+use crate::error::NodeError;
+
+/// Protocols' own ports.
+const MQTT_PORT: u16 = 8883;
+const HTTPS_PORT: u16 = 443;
+/// How long connections get to end at shutdown.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Running fronts.
+pub(crate) struct Fronts {
+    connections: Arc<Connections>,
+    mqtt: Arc<MqttContext>,
+    listeners: JoinSet<()>,
+    /// Sends records; ends last.
+    ingest: JoinSet<()>,
+    quic: Option<quinn::Endpoint>,
+}
+
+fn failed(what: &str, error: impl std::fmt::Display) -> NodeError {
+    NodeError::Listen { address: what.to_owned(), reason: error.to_string() }
+}
+
+impl Fronts {
+    /// Starts the ingest and every listener that is configured.
+    pub(crate) fn start(
+        config: &NodeConfig,
+        certs: &DataCerts,
+        devices: &Arc<NodeDevices>,
+        objects: Option<Arc<ObjectFront>>,
+    ) -> Result<Fronts, NodeError> {
+        let hub: Arc<dyn DeviceHub> = devices.clone();
+        let connections = Connections::new(hub.place().incarnation);
+        devices.set_connections(connections.clone());
+        let (ingest, tasks) = Ingest::start(&hub, &connections, IngestOptions::default());
+        let gateway = Arc::new(DeviceGateway { hub: hub.clone(), connections: connections.clone(), ingest });
+        let mqtt = MqttContext::new(gateway.clone(), MqttLimits::default());
+        let mut fronts =
+            Fronts { connections, mqtt: mqtt.clone(), listeners: JoinSet::new(), ingest: tasks, quic: None };
+        fronts.start_mqtt(config, certs, &hub)?;
+        fronts.start_https(config, certs, &hub, gateway, objects)?;
+        Ok(fronts)
+    }
+
+    fn start_mqtt(
+        &mut self,
+        config: &NodeConfig,
+        certs: &DataCerts,
+        hub: &Arc<dyn DeviceHub>,
+    ) -> Result<(), NodeError> {
+        let serve =
+            |context: Arc<MqttContext>| move |socket, peer| mqtt::serve(context.clone(), socket, peer);
+        let serve_tls =
+            |context: Arc<MqttContext>| move |socket, peer| mqtt::serve(context.clone(), socket, peer);
+        if let Some(listener) = bind(config.mqtt_plain_listen, config, 1883, "mqtt_plain_listen")? {
+            let listening = Listening { hub: hub.clone(), tls: None, name: "mqtt-plain" };
+            let context = self.mqtt.clone();
+            self.listeners.spawn(listen::accept(
+                listening,
+                listener,
+                serve(context.clone()),
+                serve_tls(context),
+            ));
+        }
+        let Some(listener) = bind(config.mqtt_listen, config, MQTT_PORT, "mqtt_listen")? else {
+            return Ok(());
+        };
+        let address = listener.local_addr().map_err(|error| failed("mqtt_listen", error))?;
+        let bundle = &certs.bundle;
+        let config_of = |alpn: &[&[u8]]| {
+            tls::server_config(&bundle.certificate_pem, &bundle.key_pem, alpn)
+                .map_err(|error| failed("mqtt_listen", error))
+        };
+        let listening = Listening { hub: hub.clone(), tls: Some(config_of(&[])?), name: "mqtt" };
+        let context = self.mqtt.clone();
+        self.listeners.spawn(listen::accept(listening, listener, serve(context.clone()), serve_tls(context)));
+        self.start_quic(address, config_of(&[b"mqtt"])?, hub);
+        Ok(())
+    }
+
+    /// MQTT over QUIC beside the TCP port. That the UDP port is taken is no reason not to start.
+    fn start_quic(&mut self, address: SocketAddr, tls: Arc<rustls::ServerConfig>, hub: &Arc<dyn DeviceHub>) {
+        let crypto = match quinn::crypto::rustls::QuicServerConfig::try_from((*tls).clone()) {
+            Ok(crypto) => crypto,
+            Err(error) => return tracing::warn!(%error, "mqtt over quic is off"),
+        };
+        let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+        let mut transport = quinn::TransportConfig::default();
+        // One stream is one connection; nothing else is taken.
+        transport.max_concurrent_bidi_streams(1u32.into()).max_concurrent_uni_streams(0u32.into());
+        transport.stream_receive_window((512u32 << 10).into()).receive_window((512u32 << 10).into());
+        transport.max_idle_timeout(Some(quinn::IdleTimeout::from(quinn::VarInt::from_u32(1_800_000))));
+        server.transport_config(Arc::new(transport));
+        match quinn::Endpoint::server(server, address) {
+            Ok(endpoint) => {
+                self.quic = Some(endpoint.clone());
+                let context = self.mqtt.clone();
+                let serve = move |stream, peer| mqtt::serve(context.clone(), stream, peer);
+                self.listeners.spawn(listen::accept_quic(hub.clone(), endpoint, serve));
+            }
+            Err(error) => tracing::warn!(%address, %error, "mqtt over quic is off"),
+        }
+    }
+
+    fn start_https(
+        &mut self,
+        config: &NodeConfig,
+        certs: &DataCerts,
+        hub: &Arc<dyn DeviceHub>,
+        gateway: Arc<DeviceGateway>,
+        objects: Option<Arc<ObjectFront>>,
+    ) -> Result<(), NodeError> {
+        let Some(listener) = bind(config.https_listen, config, HTTPS_PORT, "https_listen")? else {
+            return Ok(());
+        };
+        let bundle = &certs.bundle;
+        let tls = tls::server_config(&bundle.certificate_pem, &bundle.key_pem, &[b"http/1.1"])
+            .map_err(|error| failed("https_listen", error))?;
+        let mqtt = self.mqtt.clone();
+        let context = Arc::new(HttpContext {
+            gateway,
+            objects,
+            websocket: Arc::new(move |stream| {
+                let peer = stream.peer().clone();
+                Box::pin(mqtt::serve(mqtt.clone(), stream, peer))
+            }),
+            limits: HttpLimits::default(),
+        });
+        let listening = Listening { hub: hub.clone(), tls: Some(tls), name: "https" };
+        let plain = {
+            let context = context.clone();
+            move |socket, peer| http::serve(context.clone(), socket, peer)
+        };
+        let over_tls = move |socket, peer| http::serve(context.clone(), socket, peer);
+        self.listeners.spawn(listen::accept(listening, listener, plain, over_tls));
+        Ok(())
+    }
+
+    /// Live connections.
+    pub(crate) fn connections_of(&self) -> &Arc<Connections> {
+        &self.connections
+    }
+
+    /// Device connections now.
+    pub(crate) fn connections(&self) -> usize {
+        self.mqtt.connections()
+    }
+
+    /// Asks every connection to end, and waits a moment for it.
+    pub(crate) async fn shutdown(mut self) {
+        self.connections.set_all(Link::SHUTDOWN);
+        let ended = async {
+            while self.connections() > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(GRACE, ended).await.is_err() {
+            tracing::info!(left = self.connections(), "connections did not end in time");
+        }
+        self.listeners.shutdown().await;
+        if let Some(endpoint) = self.quic.take() {
+            endpoint.close(0u32.into(), b"");
+        }
+        self.ingest.shutdown().await;
+    }
+}
+
+/// Opens a front's port; `None` when it is off.
+fn bind(
+    listen: FrontListen,
+    config: &NodeConfig,
+    port: u16,
+    key: &'static str,
+) -> Result<Option<TcpListener>, NodeError> {
+    match listen {
+        FrontListen::Off => Ok(None),
+        FrontListen::At(address) => match listen::bind(address) {
+            Ok(listener) => Ok(Some(listener)),
+            Err(error) => Err(failed(&format!("{address} ({key})"), error)),
+        },
+        FrontListen::Auto => {
+            let address = SocketAddr::new(config.listen.ip(), port);
+            match listen::bind(address) {
+                Ok(listener) => Ok(Some(listener)),
+                Err(error) => {
+                    tracing::warn!(%address, %error, "{key} is off: its usual port can't be opened; name another one");
+                    Ok(None)
+                }
+            }
+        }
+    }
+}
