@@ -29,7 +29,7 @@ use pipeline::Pipeline;
 /// Bounds of the ingest.
 #[derive(Clone, Copy, Debug)]
 pub struct IngestOptions {
-    /// Bytes of a batch.
+    /// Bytes of a batch; the largest message with its properties must fit.
     pub batch_bytes: usize,
     /// Batches of a partition on their way.
     pub window: usize,
@@ -37,7 +37,7 @@ pub struct IngestOptions {
 
 impl Default for IngestOptions {
     fn default() -> IngestOptions {
-        IngestOptions { batch_bytes: 256 << 10, window: 4 }
+        IngestOptions { batch_bytes: 512 << 10, window: 4 }
     }
 }
 

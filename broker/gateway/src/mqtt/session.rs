@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use fleetline_devices::{CommandRow, DesiredChange, DeviceKey, SessionOpened, SubscriptionRow};
+use fleetline_devices::{AckMode, CommandRow, DesiredChange, DeviceKey, SessionOpened, SubscriptionRow};
 use fleetline_iothub::bag::SystemProperty;
 use fleetline_iothub::names::Identity;
 use fleetline_iothub::topics::{self, DeviceTopic, Subscription, parse_filter, parse_publish};
@@ -430,11 +430,24 @@ impl Session {
     fn deliver(&mut self, command: &CommandRow, out: &mut Vec<u8>) {
         let Some(qos) = self.qos_of(&[Subscription::Commands, Subscription::ModuleCommands]) else { return };
         self.commands_sent = self.commands_sent.max(command.sequence);
-        let system: Vec<(SystemProperty, &str)> = command
+        let mut system: Vec<(SystemProperty, &str)> = command
             .system
             .iter()
             .filter_map(|row| Some((SystemProperty::from_number(row.id as u8)?, row.value.as_str())))
             .collect();
+        let ack = match AckMode::try_from(command.ack).unwrap_or(AckMode::None) {
+            AckMode::None => "",
+            AckMode::Positive => "positive",
+            AckMode::Negative => "negative",
+            AckMode::Full => "full",
+        };
+        for (property, value) in
+            [(SystemProperty::MessageId, command.message_id.as_str()), (SystemProperty::Ack, ack)]
+        {
+            if !value.is_empty() && system.iter().all(|(known, _)| *known != property) {
+                system.push((property, value));
+            }
+        }
         let application: Vec<(&str, &str)> =
             command.properties.iter().map(|row| (row.name.as_str(), row.value.as_str())).collect();
         let mut topic = String::new();
