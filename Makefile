@@ -10,7 +10,7 @@ SECONDS ?= 5
 PEERS ?= 1
 SEED ?= 1
 
-.PHONY: help run test setup fmt lint loom sim sim-test bench deny
+.PHONY: help run test setup fmt lint loom sim sim-test interop bench deny
 # Seeds tokio's own draws, so that a simulation repeats exactly; other flags, so a folder of its own.
 SIM = . .ci/env.sh && RUSTFLAGS="--cfg tokio_unstable" CARGO_TARGET_DIR=target/sim cargo
 
@@ -30,6 +30,7 @@ test: setup ## Runs every test: format, lints, units, contracts, crash points, s
 	@echo "== licences, bans and sources"; $(MAKE) --no-print-directory deny
 	@echo "== the binary under test"; $(CARGO) build --quiet -p fleetline
 	@echo "== tests";       $(CARGO) test --workspace --features fleetline-state/rocks
+	@echo "== public packages against real nodes"; $(MAKE) --no-print-directory interop
 	@echo "== simulation, run twice and compared"; $(MAKE) --no-print-directory sim-test
 	@echo "== loom models"; $(MAKE) --no-print-directory loom
 	@echo "all tests passed"
@@ -49,7 +50,11 @@ sim: setup ## Simulates a cluster from a seed: make sim SEED=7
 sim-test: setup
 	@$(SIM) test --quiet -p fleetline-sim
 
-bench: setup ## Measures: make bench WHAT=core SECONDS=5 PEERS=1; JSON lines on standard output.
+interop: setup ## Runs the public SDKs and clients (Python, Node, mosquitto) against real nodes, over TLS.
+	@$(CARGO) build --quiet -p fleetline
+	@jepsen/interop/run.py
+
+bench: setup ## Measures: make bench WHAT=core|mqtt SECONDS=5 PEERS=1; JSON lines on standard output.
 	@. .ci/env.sh && cargo build --quiet --release -p fleetline -p fleetline-load >&2
 	@target/release/fleetline-bench $(WHAT) --seconds $(SECONDS) --peers $(PEERS)
 
