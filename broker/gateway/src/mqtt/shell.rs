@@ -118,19 +118,22 @@ where
     }
 
     fn poll_all(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
+        let mut acked;
         loop {
-            self.look_at_link(cx)?;
+            self.look_at_link()?;
             let worked = self.poll_work(cx)?;
             let resumed = self.resume(cx)?;
             let read = self.poll_read(cx)?;
-            self.session.flush_acks(self.registered.link.acked(), &mut self.output);
+            let stopped = self.is_stopped();
+            acked = self.registered.link.acked();
+            self.session.flush_acks(acked, &mut self.output);
             self.poll_write(cx)?;
-            if !(worked || resumed || read) {
+            let freed = stopped && !self.is_stopped();
+            if !(worked || resumed || read || freed) {
                 break;
             }
         }
-        // What has come between looking and registering wakes at once.
-        let acked = self.registered.link.acked();
+        // What has come since it was looked at wakes at once.
         if self.registered.link.poll_changed(cx, acked).is_ready() {
             cx.waker().wake_by_ref();
         }
@@ -139,7 +142,7 @@ where
         Ok(())
     }
 
-    fn look_at_link(&mut self, _cx: &mut Context<'_>) -> Result<(), Close> {
+    fn look_at_link(&mut self) -> Result<(), Close> {
         let link = self.registered.link.clone();
         if link.is_over() {
             return Err(Close::error(reason::SESSION_TAKEN_OVER, "session_over"));
@@ -188,6 +191,11 @@ where
         self.output.len() - self.written >= self.context.limits.output_bytes_max
     }
 
+    /// Whether the socket isn't read because something must leave first.
+    fn is_stopped(&self) -> bool {
+        self.output_is_full() || !self.session.has_room()
+    }
+
     /// Brings packets that had to wait again, when they may have room now.
     fn resume(&mut self, cx: &mut Context<'_>) -> Result<bool, Close> {
         if !self.waits || self.output_is_full() {
@@ -211,7 +219,7 @@ where
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<bool, Close> {
         let mut any = false;
         for _ in 0..READS_MAX {
-            if self.waits || self.output_is_full() || !self.session.has_room() {
+            if self.waits || self.is_stopped() {
                 return Ok(any);
             }
             let read = READ.with_borrow_mut(|buffer| {
