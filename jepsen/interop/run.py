@@ -8,7 +8,8 @@
 Each case is a process of its own (`CASE_FILE NAME`), so that a hanging SDK thread or a crash of Node
 hurts nothing else. It ends with 0, or says why not on its last line `REASON …`. Cases of the kind
 `single` run two at a time, the others alone, because they break what they share. Output of a case is
-in `target/interop/logs/NAME.log`, nodes' logs in `target/interop/run/KIND`.
+in `target/interop/logs/NAME.log`, nodes' logs in `target/interop/run/KIND`. Everything runs in a network
+namespace of its own where that is allowed (`harness/namespace.py`).
 
 Ends with 1 when a case failed, 2 when the hub could not be started. Standard library only.
 """
@@ -21,8 +22,8 @@ import subprocess
 import sys
 import time
 
-from harness import control
-from harness.hub import KINDS, Hub
+from harness import control, namespace
+from harness.hub import KINDS, Hub, NodeEnded
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -122,6 +123,7 @@ def main():
     arguments.add_argument("--list", action="store_true", help="print names and kinds, run nothing")
     arguments.add_argument("--no-setup", action="store_true", help="packages are installed already")
     arguments.add_argument("--binary", default=os.path.join(ROOT, "target", "debug", "fleetline"))
+    arguments.add_argument("--shared-network", action="store_true", help="use this machine's ports 8883 and 443")
     options = arguments.parse_args()
     if not options.no_setup:
         subprocess.run([os.path.join(HERE, "setup.sh")], check=True)
@@ -133,6 +135,8 @@ def main():
         print("no case fits", file=sys.stderr)
         return 2
     os.makedirs(os.path.join(HOME, "logs"), exist_ok=True)
+    if not options.shared_network and not namespace.enter():
+        print("no network of our own: ports 8883 and 443 of this machine are used", file=sys.stderr)
     commands = control.Commands(HOME)
     address = control.serve(commands)
     results = []
@@ -140,7 +144,7 @@ def main():
         if wanted := [case for case in cases if case[1] == kind]:
             try:
                 results += run_kind(kind, wanted, options.binary, commands, address)
-            except RuntimeError as error:
+            except (OSError, RuntimeError, NodeEnded) as error:
                 print(f"the hub ({kind}) failed: {error}", file=sys.stderr)
                 return 2
     failed = [name for name, reason, _ in results if reason is not None]

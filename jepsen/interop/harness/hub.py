@@ -25,6 +25,10 @@ MQTT, HTTPS = ("127.0.0.1", 8883), ("127.0.0.1", 443)
 START_S_MAX = 90
 
 
+class NodeEnded(Exception):
+    """A process ended that should run. Not a RuntimeError: waiting goes on over those."""
+
+
 def _free_port():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
@@ -72,7 +76,7 @@ class Node:
 
     def check_alive(self):
         if self.process is not None and self.process.poll() is not None:
-            raise SystemExit(f"node ended ({self.process.returncode}), see {self.folder}.log")
+            raise NodeEnded(f"node ended ({self.process.returncode}), see {self.folder}.log")
 
     def kill(self):
         """SIGKILL, and waits until it is gone."""

@@ -1,5 +1,7 @@
 """What devices have sent, as the hub has stored it: `fleetline stream consume --json`, kept in memory.
 
+The stream also carries what the hub says about devices (registered, connected, twin changed); that is left out.
+
 One reader per hub, started by `hub.py`. Cases ask through `control.py` for the records of a device.
 The reader is started again from the earliest offset when it ends (a node was killed under it), and
 records are known by partition and offset, so none counts twice.
@@ -78,9 +80,22 @@ class Reader:
             record["system"] = _named(record["system"])
         if isinstance(record.get("properties"), list):
             record["properties"] = dict(record["properties"])
+        if _is_event(record):
+            return
         with self._changed:
             self._records[(record["partition"], record["offset"])] = record
             self._changed.notify_all()
+
+
+def _is_event(record):
+    """Whether the hub itself wrote it. By its source; by its shape when the reader doesn't tell the source."""
+    if "system" in record:
+        return record["system"].get("iothub-message-source", "Telemetry") not in ("Telemetry", "deviceMessages")
+    try:
+        body = json.loads(record["body"])
+    except ValueError:
+        return False
+    return isinstance(body, dict) and (set(body) == {"sequenceNumber"} or "version" in body)
 
 
 def _is_of(record, device):

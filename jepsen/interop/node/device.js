@@ -5,6 +5,7 @@
 'use strict';
 
 const fs = require('node:fs');
+const { Readable } = require('node:stream');
 const { SharedAccessKeyAuthenticationProvider } = require('azure-iot-device');
 const { Inbox, assert, expect, invoke, main, newDevice, patchDesired, properties, records, rejected, runner, sendCommand,
   system, test, until, within } = require('./kit');
@@ -203,7 +204,22 @@ both('blob_upload', async (transport) => {
   const info = await within('getBlobSharedAccessSignature', device.getBlobSharedAccessSignature('folder/file.bin'));
   assert.strictEqual(info.blobName, `${identity.deviceId}/folder/file.bin`);
   assert(info.correlationId && info.hostName && info.containerName && info.sasToken.startsWith('?'), JSON.stringify(info));
+  const url = `https://${info.hostName}/${info.containerName}/${info.blobName}${info.sasToken}`;
+  const put = await fetch(url, { method: 'PUT', body: 'content', headers: { 'x-ms-blob-type': 'BlockBlob' } });
+  assert.strictEqual(put.status, 201);
   await within('notifyBlobUploadStatus', device.notifyBlobUploadStatus(info.correlationId, true, 201, 'created'));
+  assert.strictEqual(await (await fetch(url)).text(), 'content');
+  await within('close', device.close());
+});
+
+both('uploadToBlob', async (transport) => {
+  // All three steps by the SDK; the middle one by Azure's storage SDK inside it. Twice, small and larger.
+  const identity = await newDevice('js-upload');
+  const device = await opened(identity, transport);
+  for (const size of [20, 3 << 20]) {
+    const content = Buffer.alloc(size, 'abc');
+    await within(`uploadToBlob of ${size} bytes`, device.uploadToBlob(`file-${size}.bin`, Readable.from([content]), size));
+  }
   await within('close', device.close());
 });
 

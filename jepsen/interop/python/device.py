@@ -7,7 +7,10 @@ Ways to make a client and refused credentials are in `credentials.py`, modules i
 
 import asyncio
 import json
+import ssl
 import time
+import urllib.parse
+import urllib.request
 import uuid
 
 from azure.iot.device import MethodResponse
@@ -145,6 +148,7 @@ def methods_need_a_listener(options):
     device.on_method_request_received = lambda request: None
     equal(invoke(device_id, "x", response_s=5)[0], 504, "subscribed, silent")
     within("disconnect", device.disconnect)
+    until("registry says disconnected", lambda: expect("GET", f"/devices/{device_id}")["connectionState"] == "Disconnected")
     equal(invoke(device_id, "x")[0], 404, "away")
     within("shutdown", device.shutdown)
 
@@ -173,7 +177,7 @@ def refuses_bad_reports(options):
     """A report that breaks a limit is an error of the call, changes nothing and leaves the connection up."""
     identity, device = connected("py-twinbad", options)
     deep = {"leaf": 1}
-    for level in range(10):
+    for level in range(11):
         deep = {f"l{level}": deep}
     for what, patch in (("11 levels", deep), ("33 KiB", {f"k{n}": "x" * 4000 for n in range(9)}), ("a dot", {"a.b": 1})):
         try:
@@ -238,16 +242,28 @@ def renews_by_itself(options):
     within("shutdown", device.shutdown)
 
 
+def transfer(method, info, body=None):
+    """One HTTPS request to where the hub sent us, as a storage SDK makes it. Gives the body of the answer."""
+    url = f"https://{info['hostName']}/{info['containerName']}/{urllib.parse.quote(info['blobName'])}{info['sasToken']}"
+    request = urllib.request.Request(url, body, {"x-ms-blob-type": "BlockBlob", "x-ms-version": "2021-12-02"}, method=method)
+    with urllib.request.urlopen(request, timeout=60, context=ssl.create_default_context(cadata=authority())) as answer:
+        return answer.read()
+
+
 @both("blob_upload")
 def uploads_a_blob(options):
-    """get_storage_info_for_blob() and notify_blob_upload_status(), both over HTTPS."""
+    """get_storage_info_for_blob(), a PUT to where it says, and notify_blob_upload_status() with the id in the body."""
     identity = new_device("py-blob")
     device = client(identity, **options)
     info = within("storage info", lambda: device.get_storage_info_for_blob("folder/file.bin"))
     equal(info["blobName"], f"{identity['deviceId']}/folder/file.bin", "blob name")
     assert info["correlationId"] and info["containerName"] and info["hostName"], info
     assert info["sasToken"].startswith("?"), info
+    transfer("PUT", info, b"content of the file")
     within("notify", lambda: device.notify_blob_upload_status(info["correlationId"], True, 201, "created"))
+    equal(transfer("GET", info), b"content of the file", "the file")
+    info = within("storage info", lambda: device.get_storage_info_for_blob("never-sent.bin"))
+    within("notify of a failure", lambda: device.notify_blob_upload_status(info["correlationId"], False, 500, "gave up"))
 
 
 @both("async_client")

@@ -33,14 +33,14 @@ def command_topic():
     send_command(device_id, "bare")
     bag, found = bag_of(device.message("command")[0], device_id)
     assert f"%24.to=%2Fdevices%2F{device_id}%2Fmessages%2FdeviceBound" in bag, bag
-    headers = {"iothub-messageid": "m/1", "iothub-correlationid": "c 1", "iothub-userid": "u", "iothub-ack": "none",
+    headers = {"iothub-messageid": "m=1,%", "iothub-correlationid": "c 1", "iothub-userid": "u", "iothub-ack": "none",
                "iothub-contenttype": "application/json", "iothub-contentencoding": "utf-8",
-               "iothub-expiry": "2036-01-01T00:00:00Z", "iothub-app-a/b": "1=2&3", "iothub-app-x": "+ %"}
+               "iothub-expiry": "2036-01-01T00:00:00Z", "iothub-app-a&b%": "1=2&3/4", "iothub-app-x": "+ %"}
     send_command(device_id, '{"a":1}', headers)
     topic, payload = device.message("command")
     bag, found = bag_of(topic, device_id)
     equal(payload, b'{"a":1}', "payload")
-    wanted = {"$.mid": "m/1", "$.cid": "c 1", "$.uid": "u", "$.ct": "application/json", "$.ce": "utf-8", "a/b": "1=2&3", "x": "+ %"}
+    wanted = {"$.mid": "m=1,%", "$.cid": "c 1", "$.uid": "u", "$.ct": "application/json", "$.ce": "utf-8", "a&b%": "1=2&3/4", "x": "+ %"}
     equal({name: found.get(name) for name in wanted}, wanted, f"properties in {bag}")
     assert SEVEN_DECIMALS.match(found["$.exp"]), found["$.exp"]
     device.close()
@@ -196,8 +196,9 @@ def twin_errors():
     identity = new_device("raw-twinerr")
     device = opened(identity)
     device.subscribe(("$iothub/twin/res/#", 0))
+    # Ten nested objects are allowed, whatever the last of them holds.
     deep = {"leaf": 1}
-    for level in range(10):
+    for level in range(11):
         deep = {f"l{level}": deep}
     bad = [b"", b"not json", b"[1]", b'"text"', json.dumps(deep).encode(), json.dumps({f"k{n}": "x" * 4000 for n in range(9)}).encode(),
            b'{"a.b":1}', b'{"a b":1}', b'{"$x":1}', json.dumps({"k": "x" * 4097}).encode(), b'{"n":4503599627370496}',
@@ -210,7 +211,7 @@ def twin_errors():
     _, twin = twin_request(device, "$iothub/twin/GET/?$rid=end", b"")
     equal(json.loads(twin)["reported"], {"$version": 1}, "nothing has changed")
     ten = {"leaf": 1}
-    for level in range(9):
+    for level in range(10):
         ten = {f"l{level}": ten}
     topic, _ = twin_request(device, "$iothub/twin/PATCH/properties/reported/?$rid=ten", json.dumps(ten).encode())
     equal(topic, "$iothub/twin/res/204/?$rid=ten&$version=2", "ten levels")

@@ -70,10 +70,17 @@ def bad_user_names():
     identity, other = new_device("raw-user"), new_device("raw-user")
     device_id = identity["deviceId"]
     for what, user in (("another device", user_of(other["deviceId"])), ("another host", f"elsewhere.example/{device_id}/?api-version=2021-04-12"),
-                       ("no api-version", f"localhost/{device_id}/"), ("no host", device_id), ("empty", ""),
+                       ("no host", device_id), ("empty", ""),
                        ("a module", user_of(device_id, "m"))):
         refused(what, raw(identity, user=user), {2, 4, 5})
     refused("no user name", raw(identity, user=None), {2, 4, 5})
+
+
+@case("raw.refused.no_api_version")
+def no_api_version():
+    """`api-version` is required; its value is not looked at."""
+    identity = new_device("raw-noversion")
+    refused("no api-version", raw(identity, user=f"localhost/{identity['deviceId']}/?DeviceClientType=x"), {2, 4, 5})
 
 
 @case("raw.refused.protocol_level")

@@ -133,7 +133,7 @@ def modules():
     twin = registry.update_module_twin(name, "m2", Twin(properties=TwinProperties(desired={"a": 1})), twin.etag)
     equal(twin.properties.desired["a"], 1, "module twin")
     registry.delete_device(name)
-    refused(404, "DeviceNotFound", lambda: registry.get_module(name, "m2"))
+    refused(404, "ModuleNotFound", lambda: registry.get_module(name, "m2"))
 
 
 @case("service.python.bulk")
