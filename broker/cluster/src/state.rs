@@ -250,10 +250,7 @@ impl ControlState {
             }
             ControlCommand::RaiseFeatureLevel { to } => self.raise_feature_level(*to, out),
             ControlCommand::SetRetention { time_ms, bytes } => {
-                self.settings.retention_ms = (*time_ms).max(1000);
-                self.settings.retention_bytes = (*bytes).max(1 << 20);
-                self.put_settings(out);
-                Ok(ControlReply::Done)
+                self.set_retention(*time_ms, *bytes, out)
             }
             ControlCommand::PutHubSetting { name, value, expected_version } => {
                 self.put_hub_setting(name, value, *expected_version, out)
@@ -438,6 +435,16 @@ impl ControlState {
             return Err(refused(format!("node {} doesn't know feature level {to}: upgrade it first", id.0)));
         }
         self.settings.feature_level = to;
+        self.put_settings(out);
+        Ok(ControlReply::Done)
+    }
+
+    fn set_retention(&mut self, time_ms: u64, bytes: u64, out: &mut StateBatch) -> Applied {
+        if time_ms < 1000 || bytes < 1 << 20 {
+            let text = format!("a retention of {time_ms} ms and {bytes} bytes: keep at least 1 s and 1 MiB");
+            return Err(refused(text));
+        }
+        (self.settings.retention_ms, self.settings.retention_bytes) = (time_ms, bytes);
         self.put_settings(out);
         Ok(ControlReply::Done)
     }

@@ -222,6 +222,9 @@ impl Hub for NodeHub {
             }
             ClusterChange::Replace { old, new } => self.done(ControlCommand::ReplaceNode { old, new }).await,
             ClusterChange::TransferLeader { partition, to } => self.prefer_leader(partition, to).await,
+            ClusterChange::Retention { time_ms, bytes } => {
+                self.done(ControlCommand::SetRetention { time_ms, bytes }).await
+            }
         }
     }
 

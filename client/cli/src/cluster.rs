@@ -8,7 +8,7 @@ use fleetline_client::model::{ClusterChange, Metadata, NodeInfo, PartitionInfo};
 use fleetline_client::{Admin, NodeId, PartitionId};
 use serde_json::{Value, json};
 
-use crate::time::duration;
+use crate::time::{bytes, duration};
 use crate::{CliError, ContextArgs};
 
 /// Commands on the cluster.
@@ -84,6 +84,18 @@ pub enum ClusterCommand {
         /// The node's id; it holds a replica.
         to: u64,
     },
+    /// Sets how long and how much of each partition's stream is kept.
+    ///
+    /// Example: `fleetline cluster retention 7d 50GiB`. What is older, or beyond that size, is removed within a
+    /// minute.
+    Retention {
+        /// How long records are kept.
+        #[arg(value_parser = duration, value_name = "TIME")]
+        time: Duration,
+        /// Bytes of each partition that are kept, like 50GiB.
+        #[arg(value_parser = bytes, value_name = "SIZE")]
+        bytes: u64,
+    },
     /// Says how a cluster is made (a node makes one by itself).
     Init,
     /// Says how a node joins (it does so when it is started).
@@ -124,6 +136,11 @@ pub(crate) async fn run(context: &ContextArgs, command: ClusterCommand) -> Resul
             }
             admin.change(ClusterChange::Drain(node(id))).await?;
             say!("node {id} is being drained; `fleetline cluster status` shows how far it is");
+        }
+        ClusterCommand::Retention { time, bytes } => {
+            let time_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            admin.change(ClusterChange::Retention { time_ms, bytes }).await?;
+            say!("streams are kept for {}s and {bytes} bytes a partition", time.as_secs());
         }
         ClusterCommand::Undrain { node: id } => {
             admin.change(ClusterChange::Undrain(node(id))).await?;

@@ -41,6 +41,22 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(number.saturating_mul(millis)))
 }
 
+/// Parses a number of bytes, or `10MiB`, `20GiB`, `1TiB`.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let shift = match unit.trim() {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        _ => return Err(format!("{text}: write it like 500MiB, 20GiB or 1TiB")),
+    };
+    let number: u64 = number.parse().map_err(|_| format!("{text}: {number} is no number"))?;
+    Ok(number.saturating_mul(1 << shift))
+}
+
 /// Milliseconds since the epoch of `YYYY-MM-DDTHH:MM:SS[.fff]Z`.
 fn rfc3339(text: &str) -> Option<u64> {
     let text = text.strip_suffix('Z')?;

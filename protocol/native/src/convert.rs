@@ -389,6 +389,7 @@ fn change(wire: proto::Change) -> Result<ClusterChange, ProtocolError> {
         WireChange::TransferLeader(w) => {
             ClusterChange::TransferLeader { partition: PartitionId(w.partition), to: NodeId(w.to) }
         }
+        WireChange::Retention(w) => ClusterChange::Retention { time_ms: w.time_ms, bytes: w.bytes },
     })
 }
 
@@ -405,6 +406,9 @@ impl From<ClusterChange> for proto::Change {
             }
             ClusterChange::TransferLeader { partition, to } => {
                 WireChange::TransferLeader(proto::change::TransferLeader { partition: partition.0, to: to.0 })
+            }
+            ClusterChange::Retention { time_ms, bytes } => {
+                WireChange::Retention(proto::change::Retention { time_ms, bytes })
             }
         };
         proto::Change { change: Some(change) }
@@ -675,6 +679,7 @@ mod tests {
             Request::Change(ClusterChange::Remove { node: NodeId(1), force: true }),
             Request::Change(ClusterChange::Replace { old: NodeId(1), new: NodeId(2) }),
             Request::Change(ClusterChange::TransferLeader { partition, to: NodeId(2) }),
+            Request::Change(ClusterChange::Retention { time_ms: 1000, bytes: 1 << 40 }),
             Request::CreateJoinToken { valid_for: Duration::from_secs(60) },
             Request::Join(JoinRequest {
                 secret: "s".into(),

@@ -188,6 +188,13 @@ pub enum ClusterChange {
         /// The new leader; a voter.
         to: NodeId,
     },
+    /// Keep each partition's stream for so long and so large; what is beyond either goes.
+    Retention {
+        /// Milliseconds; at least a second.
+        time_ms: u64,
+        /// Bytes per partition; at least 1 MiB.
+        bytes: u64,
+    },
 }
 
 /// A new node asks to become a member.
