@@ -95,6 +95,10 @@ class Commands:
         self.hub.nodes[node].start()
         self.hub.nodes[node].wait_ready()
 
+    def leader(self, device):
+        """The node that leads the partition of a device."""
+        return self.hub.leader_of(device)
+
     def target(self, node):
         """New connections go to this node."""
         for name, relay in self.hub.relays.items():

@@ -78,6 +78,11 @@ class Node:
         if self.process is not None and self.process.poll() is not None:
             raise NodeEnded(f"node ended ({self.process.returncode}), see {self.folder}.log")
 
+    def number(self):
+        """The id that the cluster gave it."""
+        with open(os.path.join(self.folder, "node.json"), encoding="utf-8") as file:
+            return json.load(file)["node"]
+
     def kill(self):
         """SIGKILL, and waits until it is gone."""
         self.process.kill()
@@ -147,8 +152,22 @@ class Hub:
         words = self._fleetline("cluster", "token").split()
         return next(word for word in words if word.startswith("flt1."))
 
+    def _partition_states(self):
+        return json.loads(self._fleetline("cluster", "status", "--json"))["partitions"]
+
+    def leader_of(self, device):
+        """The place of the node that leads the partition of a device."""
+        partitions = self.reader.partitions
+        until(f"partition of {device}", lambda: device in partitions)
+        partition = partitions[device]
+        leader = until(f"leader of partition {partition}", lambda: self._leader(partition))
+        return next(place for place, node in enumerate(self.nodes) if node.number() == leader)
+
+    def _leader(self, partition):
+        return next(state["leader"] for state in self._partition_states() if state["partition"] == partition)
+
     def _is_replicated(self):
-        partitions = json.loads(self._fleetline("cluster", "status", "--json"))["partitions"]
+        partitions = self._partition_states()
         return partitions and all(len(p["voters"]) == len(self.nodes) and p["leader"] is not None for p in partitions)
 
     def restore(self):

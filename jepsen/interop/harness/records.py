@@ -40,6 +40,8 @@ class Reader:
         self._command = [binary, "stream", "consume", "--context", context, "--from", "earliest", "--json"]
         self._log = log
         self._records = {}
+        # Where each device is, once the stream has said anything about it.
+        self.partitions = {}
         self._changed = threading.Condition()
         self._closed = False
         self._process = None
@@ -80,6 +82,7 @@ class Reader:
             record["system"] = _named(record["system"])
         if isinstance(record.get("properties"), list):
             record["properties"] = dict(record["properties"])
+        self.partitions[record["device"]] = record["partition"]
         if _is_event(record):
             return
         with self._changed:

@@ -7,9 +7,22 @@
 const { Message, TRANSPORTS, checkReachable, listen, opened } = require('./kit_device');
 const { Inbox, assert, main, newDevice, records, runner, test, until, within } = require('./kit');
 
-/// A device with every subscription, shown to be reachable.
-async function listening(prefix, transport) {
+/// A device, and the node that leads its partition; new connections go there.
+async function ledDevice(prefix) {
   const identity = await newDevice(prefix);
+  const node = await runner('leader', { device: identity.deviceId });
+  await runner('target', { node });
+  return { identity, node };
+}
+
+/// Kills a node; new connections go to the next.
+async function failOver(node) {
+  await runner('target', { node: (node + 1) % (await runner('info')).nodes });
+  await runner('kill', { node });
+}
+
+/// A client with every subscription, shown to be reachable.
+async function listening(identity, transport) {
   const device = await opened(identity, transport);
   const inboxes = await listen(device);
   await checkReachable(identity, inboxes, 'before');
@@ -34,7 +47,7 @@ for (const [label, transport] of Object.entries(TRANSPORTS)) {
   const relay = label === 'mqtt' ? 'mqtt' : 'https';
 
   test(`fault.node.${label}.connection_cut`, async () => {
-    const all = await listening('js-cut', transport);
+    const all = await listening(await newDevice('js-cut'), transport);
     for (let n = 0; n < 3; n += 1) {
       assert((await runner('cut', { relay })) >= 1, 'nothing was cut');
       await stillWorks(all, `after cut ${n}`);
@@ -43,7 +56,7 @@ for (const [label, transport] of Object.entries(TRANSPORTS)) {
   }, 'relayed');
 
   test(`fault.node.${label}.node_killed`, async () => {
-    const all = await listening('js-kill', transport);
+    const all = await listening(await newDevice('js-kill'), transport);
     await runner('hold');
     await runner('kill');
     await runner('start');
@@ -53,9 +66,10 @@ for (const [label, transport] of Object.entries(TRANSPORTS)) {
   }, 'relayed');
 
   test(`cluster.node.${label}.failover`, async () => {
-    const all = await listening('js-failover', transport);
-    await runner('target', { node: 1 });
-    await runner('kill', { node: 0 });
+    // The node that the device is on and that leads its partition dies.
+    const { identity, node } = await ledDevice('js-failover');
+    const all = await listening(identity, transport);
+    await failOver(node);
     await stillWorks(all, 'after the failover');
     await within('close', all.device.close());
   }, 'cluster');
@@ -77,7 +91,7 @@ test('fault.node.mqtt.send_while_away', async () => {
 
 test('cluster.node.mqtt.telemetry_survives', async () => {
   // Every message that was acknowledged is stored, though its node dies under it.
-  const identity = await newDevice('js-survive');
+  const { identity, node } = await ledDevice('js-survive');
   const device = await opened(identity, TRANSPORTS.mqtt);
   const acknowledged = [];
   let stop = false;
@@ -88,8 +102,7 @@ test('cluster.node.mqtt.telemetry_survives', async () => {
     }
   })();
   await until('some are acknowledged', () => acknowledged.length >= 20);
-  await runner('target', { node: 1 });
-  await runner('kill', { node: 0 });
+  await failOver(node);
   const before = acknowledged.length;
   await until('more are acknowledged after the kill', () => acknowledged.length >= before + 20, 120000);
   stop = true;

@@ -17,9 +17,22 @@ RELAYS = {"mqtt": "mqtt", "ws": "https"}
 RECONNECT_S = 120
 
 
-def listening(prefix, options):
-    """A device with every subscription, shown to be reachable."""
+def led_device(prefix):
+    """A device, and the node that leads its partition; new connections go there. Gives both."""
     identity = new_device(prefix)
+    node = runner.leader(device=identity["deviceId"])
+    runner.target(node=node)
+    return identity, node
+
+
+def fail_over(node):
+    """Kills a node; new connections go to the next."""
+    runner.target(node=(node + 1) % runner.info()["nodes"])
+    runner.kill(node=node)
+
+
+def listening(identity, options):
+    """A client with every subscription, shown to be reachable."""
     device = client(identity, **options)
     within("connect", device.connect)
     # Subscribes to twin replies: without that the GET which the SDK makes after a reconnect has no answer.
@@ -28,7 +41,7 @@ def listening(prefix, options):
     check_reachable(identity, inboxes, "before")
     states = Inbox()
     device.on_connection_state_change = lambda: states.put(device.connected)
-    return identity, device, inboxes, states
+    return device, inboxes, states
 
 
 def comes_back(states):
@@ -44,7 +57,8 @@ def still_works(identity, device, inboxes, mark):
 
 
 def connection_cut(options, relay):
-    identity, device, inboxes, states = listening("py-cut", options)
+    identity = new_device("py-cut")
+    device, inboxes, states = listening(identity, options)
     for number in range(3):
         assert runner.cut(relay=relay) >= 1, "nothing was cut"
         comes_back(states)
@@ -53,7 +67,8 @@ def connection_cut(options, relay):
 
 
 def node_killed(options):
-    identity, device, inboxes, states = listening("py-kill", options)
+    identity = new_device("py-kill")
+    device, inboxes, states = listening(identity, options)
     runner.hold()
     runner.kill()
     runner.start()
@@ -64,9 +79,10 @@ def node_killed(options):
 
 
 def failover(options):
-    identity, device, inboxes, states = listening("py-failover", options)
-    runner.target(node=1)
-    runner.kill(node=0)
+    """The node that the device is on and that leads its partition dies."""
+    identity, node = led_device("py-failover")
+    device, inboxes, states = listening(identity, options)
+    fail_over(node)
     comes_back(states)
     still_works(identity, device, inboxes, "after the failover")
     within("shutdown", device.shutdown)
@@ -82,7 +98,8 @@ for _label, _options in TRANSPORTS.items():
 @case("fault.python.mqtt.desired_while_away", "relayed")
 def desired_while_away():
     """A desired change made while the device was away is not queued; the SDK finds it by the GET it makes on reconnect."""
-    identity, device, (_, _, patches), states = listening("py-away", {})
+    identity = new_device("py-away")
+    device, (_, _, patches), states = listening(identity, {})
     runner.hold()
     runner.cut(relay="mqtt")
     equal(states.next("the SDK notices the break"), False, "state")
@@ -141,7 +158,7 @@ def session_after_kill():
 @case("cluster.python.mqtt.telemetry_survives", "cluster")
 def telemetry_survives():
     """Every message that was acknowledged is stored, though its node dies under it; none needs a new client."""
-    identity = new_device("py-survive")
+    identity, node = led_device("py-survive")
     device = client(identity)
     within("connect", device.connect)
     acknowledged, stop = [], threading.Event()
@@ -162,8 +179,7 @@ def telemetry_survives():
     sender = threading.Thread(target=send, daemon=True)
     sender.start()
     until("some are acknowledged", lambda: len(acknowledged) >= 20)
-    runner.target(node=1)
-    runner.kill(node=0)
+    fail_over(node)
     before = len(acknowledged)
     until("more are acknowledged after the kill", lambda: len(acknowledged) >= before + 20, RECONNECT_S)
     stop.set()
