@@ -9,7 +9,7 @@ mod serve;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use fleetline_cli::{CliError, ClusterCommand, ContextArgs, StreamCommand};
+use fleetline_cli::{CliError, ClusterCommand, ContextArgs, HubCommand, StreamCommand};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -43,6 +43,8 @@ enum Command {
     /// Writes and reads records.
     #[command(subcommand)]
     Stream(StreamCommand),
+    #[command(flatten)]
+    Hub(HubCommand),
     /// Runs one node, a few devices that send, and a consumer group that reads, with a live picture.
     Demo(demo::DemoArgs),
 }
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
             Command::Serve(args) => serve::run(args).await,
             Command::Cluster(command) => fleetline_cli::cluster(&arguments.context, command).await,
             Command::Stream(command) => fleetline_cli::stream(&arguments.context, command).await,
+            Command::Hub(command) => fleetline_cli::hub(&arguments.context, command).await,
             Command::Demo(args) => demo::run(args).await,
         }
     });

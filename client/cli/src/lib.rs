@@ -14,15 +14,37 @@ macro_rules! say {
 
 mod cluster;
 mod context;
+mod device;
 mod error;
+#[cfg(test)]
+mod fake;
 mod groups;
+mod hub;
+mod refusal;
+mod rest;
 mod stream;
 mod time;
 
+use clap::Subcommand;
+
 pub use cluster::ClusterCommand;
 pub use context::ContextArgs;
+pub use device::{
+    Ack, ConnectionStringArgs, CreateArgs, DeviceArgs, DeviceCommand, InvokeArgs, ListArgs, ModulesCommand,
+    MonitorArgs, SendArgs, SimulateArgs, TwinArgs, UpdateArgs,
+};
 pub use error::CliError;
+pub use hub::HubArgs;
 pub use stream::StreamCommand;
+
+/// Commands on the hub and its devices.
+#[derive(Subcommand, Debug)]
+pub enum HubCommand {
+    /// Makes, shows and changes devices, talks to them, and watches what they send.
+    Device(DeviceArgs),
+    /// Prints a connection string: of a policy, a device or a module.
+    ConnectionString(ConnectionStringArgs),
+}
 
 /// Runs a `cluster` command.
 ///
@@ -38,4 +60,18 @@ pub async fn cluster(context: &ContextArgs, command: ClusterCommand) -> Result<(
 /// What failed, and what to do next.
 pub async fn stream(context: &ContextArgs, command: StreamCommand) -> Result<(), CliError> {
     stream::run(context, command).await
+}
+
+/// Runs a command on the hub and its devices.
+///
+/// # Errors
+/// What failed, and what to do next.
+pub async fn hub(context: &ContextArgs, command: HubCommand) -> Result<(), CliError> {
+    match command {
+        HubCommand::Device(args) => device::run(context, args).await,
+        HubCommand::ConnectionString(args) => {
+            say!("{}", device::connection_string(context, &args).await?);
+            Ok(())
+        }
+    }
 }

@@ -276,12 +276,14 @@ impl Printer {
     }
 }
 
-async fn consume(client: &Client, from: ReadFrom, show: ShowArgs) -> Result<(), CliError> {
-    let partitions = match show.partition {
-        Some(partition) => vec![PartitionId(partition)],
-        None => (0..client.metadata().partitions).map(PartitionId).collect(),
-    };
-    let (sender, mut batches) = mpsc::channel(partitions.len());
+/// Reads partitions side by side; batches of a partition keep their order. An error is the last of its
+/// partition.
+pub(crate) fn batches(
+    client: &Client,
+    partitions: Vec<PartitionId>,
+    from: ReadFrom,
+) -> mpsc::Receiver<Result<ReceivedBatch, ConsumeError>> {
+    let (sender, batches) = mpsc::channel(partitions.len().max(1));
     for partition in partitions {
         let mut consumer = client.consumer(partition, from, ConsumerOptions::default());
         let sender = sender.clone();
@@ -300,7 +302,15 @@ async fn consume(client: &Client, from: ReadFrom, show: ShowArgs) -> Result<(), 
             }
         });
     }
-    drop(sender);
+    batches
+}
+
+async fn consume(client: &Client, from: ReadFrom, show: ShowArgs) -> Result<(), CliError> {
+    let partitions = match show.partition {
+        Some(partition) => vec![PartitionId(partition)],
+        None => (0..client.metadata().partitions).map(PartitionId).collect(),
+    };
+    let mut batches = batches(client, partitions, from);
     let mut printer = Printer::new(show);
     while let Some(batch) = batches.recv().await {
         if !printer.print(&batch?)? {
