@@ -16,7 +16,7 @@
 //!    replicas left out. Partitions that can't move, having lost their majority, count: a cluster that
 //!    ill is repaired, not balanced.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fleetline_types::{NodeId, PartitionId};
 
@@ -282,36 +282,80 @@ impl<'a> Layout<'a> {
         None
     }
 
-    /// Swaps preferred leaders until no swap makes their numbers more equal.
+    /// Makes the numbers of partitions that nodes lead as equal as replicas allow: no node leads two more
+    /// than another that could take one from it, directly or over others.
     fn balance_leaders(&mut self) {
-        let mut leads: BTreeMap<NodeId, usize> = self.usable.iter().map(|id| (*id, 0)).collect();
-        for leader in self.partitions.values().filter_map(|replicas| replicas.first()) {
-            leads.entry(*leader).and_modify(|count| *count += 1);
+        self.replace_unusable_leaders();
+        while let Some(chain) = self.leader_chain() {
+            for (partition, heir) in chain {
+                self.make_leader(partition, heir);
+            }
         }
-        let lead = |leads: &BTreeMap<NodeId, usize>, node: NodeId| leads.get(&node).copied().unwrap_or(0);
-        loop {
-            let mut swapped = false;
-            for replicas in self.partitions.values_mut() {
-                let Some(leader) = replicas.first().copied() else {
-                    continue;
-                };
-                let may_lead = replicas.iter().copied().filter(|node| self.usable.contains(node));
-                let least = may_lead.min_by_key(|node| (lead(&leads, *node), *node));
-                // A preferred leader that is lost or drains gives way in any case.
-                let gives_way = !self.usable.contains(&leader);
-                let better = |heir: &NodeId| gives_way || lead(&leads, *heir) + 1 < lead(&leads, leader);
-                if let Some(heir) = least.filter(better) {
-                    let at = replicas.iter().position(|node| *node == heir).unwrap_or(0);
-                    replicas.swap(0, at);
-                    leads.entry(leader).and_modify(|count| *count -= 1);
-                    leads.entry(heir).and_modify(|count| *count += 1);
-                    swapped = true;
+    }
+
+    fn led(&self) -> BTreeMap<NodeId, usize> {
+        let mut led: BTreeMap<NodeId, usize> = self.usable.iter().map(|id| (*id, 0)).collect();
+        for leader in self.partitions.values().filter_map(|replicas| replicas.first()) {
+            led.entry(*leader).and_modify(|count| *count += 1);
+        }
+        led
+    }
+
+    fn make_leader(&mut self, partition: PartitionId, heir: NodeId) {
+        if let Some(replicas) = self.partitions.get_mut(&partition)
+            && let Some(at) = replicas.iter().position(|node| *node == heir)
+        {
+            replicas.swap(0, at);
+        }
+    }
+
+    /// A preferred leader that is lost or drains gives way to the replica that leads least.
+    fn replace_unusable_leaders(&mut self) {
+        let ids: Vec<PartitionId> = self.partitions.keys().copied().collect();
+        for partition in ids {
+            let Some(replicas) = self.partitions.get(&partition) else { continue };
+            if replicas.first().is_none_or(|leader| self.usable.contains(leader)) {
+                continue;
+            }
+            let led = self.led();
+            let may_lead = replicas.iter().filter_map(|node| Some((*led.get(node)?, *node)));
+            if let Some((_, heir)) = may_lead.min() {
+                self.make_leader(partition, heir);
+            }
+        }
+    }
+
+    /// The shortest chain of hand-overs from a node that leads most to one that leads at least two less:
+    /// each gives one partition to the next.
+    fn leader_chain(&self) -> Option<Vec<(PartitionId, NodeId)>> {
+        let led = self.led();
+        let most = *led.values().max()?;
+        // By whom, and with which partition, a node was reached.
+        let mut reached: BTreeMap<NodeId, Option<(NodeId, PartitionId)>> = BTreeMap::new();
+        let mut queue: VecDeque<NodeId> =
+            led.iter().filter(|(_, n)| **n == most).map(|(id, _)| *id).collect();
+        reached.extend(queue.iter().map(|node| (*node, None)));
+        while let Some(node) = queue.pop_front() {
+            if led.get(&node).is_some_and(|n| n + 2 <= most) {
+                let mut chain = Vec::new();
+                let mut at = node;
+                while let Some(Some((from, partition))) = reached.get(&at) {
+                    chain.push((*partition, at));
+                    at = *from;
+                }
+                return Some(chain);
+            }
+            let leads = self.partitions.iter().filter(|(_, replicas)| replicas.first() == Some(&node));
+            for (partition, replicas) in leads {
+                for heir in replicas.iter().filter(|heir| led.contains_key(heir)) {
+                    if !reached.contains_key(heir) {
+                        reached.insert(*heir, Some((node, *partition)));
+                        queue.push_back(*heir);
+                    }
                 }
             }
-            if !swapped {
-                return;
-            }
         }
+        None
     }
 }
 
