@@ -52,7 +52,7 @@ pub enum DeviceCommand {
     #[command(after_help = "Examples:
   fleetline device list
   fleetline device list --query \"SELECT * FROM devices WHERE tags.building = '43'\"
-  fleetline device list --query \"SELECT COUNT() AS n FROM devices WHERE connectionState = 'Connected'\"
+  fleetline device list --query \"SELECT * FROM devices WHERE connectionState = 'Connected'\"
   fleetline device list --json | jq -r .deviceId")]
     List(ListArgs),
     /// Shows a device of the registry.

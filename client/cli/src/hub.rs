@@ -52,7 +52,7 @@ pub struct HubArgs {
     #[arg(long, global = true, value_name = "FILE")]
     pub authority: Option<PathBuf>,
     /// Where to connect to, instead of port 443 of the hub's name. `:PORT` keeps the host.
-    #[arg(long, global = true, value_name = "HOST:PORT")]
+    #[arg(long, global = true, env = "FLEETLINE_HTTPS", value_name = "HOST:PORT")]
     pub https: Option<String>,
 }
 

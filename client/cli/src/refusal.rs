@@ -59,8 +59,7 @@ impl Refusal {
                 "`fleetline connection-string --device ID --module M` shows how to connect as it"
             }
             Some(ErrorCode::DeviceNotOnline) => {
-                "the device is not connected, or listens for no methods: wait for it with --connect-timeout S, or \
-                 leave it a message with `fleetline device send`"
+                "wait for it with --connect-timeout S, or leave it a message with `fleetline device send`"
             }
             Some(ErrorCode::GatewayTimeout) => {
                 "the device did not answer in time, and may have done it: give it longer with --timeout S"

@@ -230,7 +230,7 @@ async fn connect(hub: &Hub) -> Result<SendRequest<Full<Bytes>>, CliError> {
 fn unreachable(hub: &Hub, error: &dyn std::fmt::Display) -> CliError {
     CliError::Failed(format!(
         "no connection to {}:{}: {error}\nhint: does a node serve HTTPS there? `fleetline serve` takes port 443 only \
-         if it may; give it --https-listen ADDR:PORT, and this command --https HOST:PORT",
+         if it may; give it --https-listen ADDR:PORT, and this command --https HOST:PORT (or the environment FLEETLINE_HTTPS)",
         hub.host, hub.port
     ))
 }

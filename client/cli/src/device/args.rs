@@ -226,14 +226,15 @@ pub struct SimulateArgs {
   fleetline connection-string --device thermostat-7
       For the device itself.")]
 pub struct ConnectionStringArgs {
-    #[command(flatten)]
-    pub(crate) hub: HubArgs,
     /// Of this device, which is asked for.
     #[arg(long, value_parser = device_id, value_name = "ID")]
     pub(crate) device: Option<String>,
     /// Of this module of the device.
     #[arg(long, requires = "device", value_parser = module_id, value_name = "M")]
     pub(crate) module: Option<String>,
+    // Last: what follows would stand under its heading.
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
 }
 
 pub(super) fn device_id(text: &str) -> Result<String, String> {
