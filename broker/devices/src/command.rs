@@ -417,8 +417,11 @@ impl DeviceCommand {
     /// # Errors
     /// For a version or a command that this release doesn't know, and for bytes of another form.
     pub fn decode_entry(head: &[u8], body: &[u8]) -> Result<DeviceCommand, DecodeError> {
-        let unknown =
-            |found: u8| DecodeError::UnknownVersion { what: "device command", found: found.into(), highest: 1 };
+        let unknown = |found: u8| DecodeError::UnknownVersion {
+            what: "device command",
+            found: found.into(),
+            highest: 1,
+        };
         match head {
             [HEAD_KIND, VERSION] => {}
             [HEAD_KIND, found, ..] => return Err(unknown(*found)),
@@ -426,10 +429,14 @@ impl DeviceCommand {
         }
         let command = DeviceCommand::decode(body)
             .map_err(|_| DecodeError::Invalid { what: "device command", reason: "malformed" })?;
-        match command.op {
-            Some(_) => Ok(command),
+        let known = |op: &Op| match op {
+            Op::Bulk(bulk) => bulk.ops.iter().all(|item| item.op.is_some()),
+            _ => true,
+        };
+        match command.op.as_ref().is_some_and(known) {
+            true => Ok(command),
             // A later release's operation: skipping it would make replicas differ.
-            None => Err(DecodeError::UnknownKind { what: "device command", found: 0 }),
+            false => Err(DecodeError::UnknownKind { what: "device command", found: 0 }),
         }
     }
 
@@ -456,20 +463,37 @@ fn check(op: &Op, may_nest: bool) -> Result<(), DeviceError> {
             most("characters of the status reason", spec.status_reason.chars().count(), 128)?;
             most("parent scopes", spec.parent_scopes.len(), 16)?;
             let auth = &spec.auth;
-            let texts = [&auth.primary_key, &auth.secondary_key, &spec.device_scope, &spec.managed_by];
-            for text in texts.into_iter().chain(&spec.parent_scopes) {
+            let keys = [&auth.primary_key, &auth.secondary_key];
+            let thumbprints = [&auth.primary_thumbprint, &auth.secondary_thumbprint];
+            let names = [&spec.device_scope, &spec.managed_by];
+            for text in keys.into_iter().chain(thumbprints).chain(names).chain(&spec.parent_scopes) {
                 most("bytes of a key or scope", text.len(), limits::TEXT_BYTES_MAX)?;
             }
             Ok(())
         }
         Op::Subscribe(subscribe) => {
+            for filter in subscribe.add.iter().map(|added| &added.filter).chain(&subscribe.remove) {
+                most("bytes of a filter", filter.len(), limits::TEXT_BYTES_MAX)?;
+            }
             most("filters", subscribe.add.len() + subscribe.remove.len(), limits::FILTERS_MAX)
         }
         Op::OpenSession(open) => {
             most("bytes of the model id", open.model_id.len(), limits::TEXT_BYTES_MAX)?;
             most("bytes of the will", open.will.as_ref().map_or(0, Message::encoded_len), limits::MESSAGE_MAX)
         }
-        Op::SendCommand(send) => most("bytes of a command", send.command.encoded_len(), limits::COMMAND_MAX),
+        Op::SendCommand(send) => {
+            let CommandRow { system, properties, message_id, .. } = &send.command;
+            most("properties", system.len().max(properties.len()), limits::PROPERTIES_MAX)?;
+            most("bytes of a message id", message_id.len(), limits::TEXT_BYTES_MAX)?;
+            most("bytes of a command", message_bytes(&send.command), limits::COMMAND_MAX)
+        }
+        Op::LockCommand(LockCommand { token, .. }) | Op::LockFeedback(LockFeedback { token, .. }) => {
+            most("bytes of a token", token.len(), limits::TEXT_BYTES_MAX)?;
+            match token.is_empty() {
+                true => Err(DeviceError::invalid("a lock without a token")),
+                false => Ok(()),
+            }
+        }
         Op::ExpireCommands(expire) => most("queues", expire.keys.len(), limits::BULK_MAX),
         Op::Bulk(_) if !may_nest => Err(DeviceError::invalid("changes inside of changes")),
         Op::Bulk(bulk) => {
@@ -481,6 +505,14 @@ fn check(op: &Op, may_nest: bool) -> Result<(), DeviceError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Bytes of a message as limits count them: body, values of system properties, names and values of
+/// application properties.
+fn message_bytes(command: &CommandRow) -> usize {
+    let system: usize = command.system.iter().map(|row| row.value.len()).sum();
+    let application: usize = command.properties.iter().map(|row| row.name.len() + row.value.len()).sum();
+    command.body.len() + system + application
 }
 
 /// A session as it was opened.

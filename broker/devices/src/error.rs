@@ -33,6 +33,12 @@ pub enum DeviceError {
     /// The identity is disabled.
     #[error("device {0} is disabled")]
     Disabled(String),
+    /// A service sends to a disabled identity, which the public hub answers as if it weren't there.
+    #[error("device {0} is disabled and takes no commands")]
+    TakesNothing(String),
+    /// A service makes or removes a module that belongs to the hub.
+    #[error("module {0} comes and goes with its device")]
+    HubModule(String),
     /// The proof was checked against an identity that has changed since: check again.
     #[error("device {0} has changed, check its proof again")]
     AuthChanged(String),
@@ -81,12 +87,13 @@ impl DeviceError {
     /// Which error of the public hub it is.
     pub fn code(&self) -> ErrorCode {
         match self {
-            DeviceError::NotFound(_) => ErrorCode::DeviceNotFound,
+            DeviceError::NotFound(_) | DeviceError::TakesNothing(_) => ErrorCode::DeviceNotFound,
             DeviceError::ModuleNotFound(_) => ErrorCode::ModuleNotFound,
             DeviceError::Exists(_) => ErrorCode::DeviceAlreadyExists,
             DeviceError::ModuleExists(_) => ErrorCode::ModuleAlreadyExistsOnDevice,
             DeviceError::Precondition { .. } => ErrorCode::PreconditionFailed,
             DeviceError::Disabled(_) => ErrorCode::DeviceDisabled,
+            DeviceError::HubModule(_) => ErrorCode::SystemModuleModifyUnauthorizedAccess,
             DeviceError::AuthChanged(_) => ErrorCode::ServerBusy,
             DeviceError::Fenced { .. } => ErrorCode::DeviceConnectionClosedRemotely,
             DeviceError::Invalid(_) => ErrorCode::ArgumentInvalid,

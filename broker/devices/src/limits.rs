@@ -10,6 +10,8 @@ pub const SUBSCRIPTIONS_MAX: usize = 16;
 pub const MESSAGE_MAX: usize = 256 << 10;
 /// Bytes of a command with its properties.
 pub const COMMAND_MAX: usize = 64 << 10;
+/// Application properties of a command, and its system properties.
+pub const PROPERTIES_MAX: usize = 100;
 /// Changes in one entry.
 pub const BULK_MAX: usize = 256;
 /// Commands that wait for one device.

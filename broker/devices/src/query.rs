@@ -82,7 +82,12 @@ impl<'a> DeviceQuery<'a> {
         limit: usize,
     ) -> Result<Vec<CommandRow>, StateError> {
         let prefix = key.numbered_prefix();
-        let rows = self.store.scan(self.group, KeyKind::Command, &key.numbered(after + 1), limit + 64)?;
+        let rows = self.store.scan(
+            self.group,
+            KeyKind::Command,
+            &key.numbered(after.saturating_add(1)),
+            limit.saturating_add(64),
+        )?;
         let mut commands = Vec::new();
         for (row_key, row) in rows {
             if !row_key.starts_with(&prefix) || commands.len() == limit {
@@ -114,10 +119,10 @@ impl<'a> DeviceQuery<'a> {
     /// Fences behind `after`, oldest first; `None` when some of them aren't listed any more.
     pub fn fences(&self, after: u32, limit: usize) -> Result<Option<Vec<FenceRow>>, StateError> {
         let head = self.head()?;
-        if after + 1 < head.fence_oldest {
+        if after.saturating_add(1) < head.fence_oldest {
             return Ok(None);
         }
-        let from = (after + 1).to_be_bytes();
+        let from = after.saturating_add(1).to_be_bytes();
         let rows = self.store.scan(self.group, KeyKind::FenceLog, &from, limit)?;
         let decoded = rows.into_iter().map(|(_, row)| decode(KeyKind::FenceLog, &row));
         decoded.collect::<Result<Vec<_>, _>>().map(Some)
@@ -138,7 +143,12 @@ impl<'a> DeviceQuery<'a> {
     }
 
     /// Queues whose first command may be too old by `now_ms`, at most `limit` of `scanned` looked at.
-    pub fn expired_queues(&self, now_ms: u64, from: &[u8], scanned: usize) -> Result<Page<DeviceKey>, StateError> {
+    pub fn expired_queues(
+        &self,
+        now_ms: u64,
+        from: &[u8],
+        scanned: usize,
+    ) -> Result<Page<DeviceKey>, StateError> {
         let rows = self.store.scan(self.group, KeyKind::CommandQueue, from, scanned)?;
         let next = (rows.len() == scanned).then(|| rows.last().map(|(key, _)| after(key))).flatten();
         let mut keys = Vec::new();
@@ -153,13 +163,20 @@ impl<'a> DeviceQuery<'a> {
 
     /// Events that wait to become records, oldest first, and the number of the first.
     pub fn outbox(&self, limit: usize) -> Result<(u64, Vec<EventRow>), StateError> {
-        let first = self.head()?.outbox_done;
-        let rows = self.store.scan(self.group, KeyKind::Outbox, &first.to_be_bytes(), limit)?;
+        let done = self.head()?.outbox_done;
+        let rows = self.store.scan(self.group, KeyKind::Outbox, &done.to_be_bytes(), limit)?;
+        // A round may have ended since the head was read: the rows say where they begin.
+        let first = rows.first().and_then(|(key, _)| Some(u64::from_be_bytes(key.as_ref().try_into().ok()?)));
         let decoded = rows.into_iter().map(|(_, row)| decode(KeyKind::Outbox, &row));
-        Ok((first, decoded.collect::<Result<_, _>>()?))
+        Ok((first.unwrap_or(done), decoded.collect::<Result<_, _>>()?))
     }
 
-    fn page<M: Message + Default>(&self, kind: KeyKind, from: &[u8], limit: usize) -> Result<Page<M>, StateError> {
+    fn page<M: Message + Default>(
+        &self,
+        kind: KeyKind,
+        from: &[u8],
+        limit: usize,
+    ) -> Result<Page<M>, StateError> {
         let rows = self.store.scan(self.group, kind, from, limit)?;
         let next = (rows.len() == limit).then(|| rows.last().map(|(key, _)| after(key))).flatten();
         let decoded = rows.into_iter().map(|(_, row)| decode(kind, &row));

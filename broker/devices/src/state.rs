@@ -105,7 +105,11 @@ impl DeviceState {
         }
     }
 
-    pub(crate) fn row<M: Message + Default>(&self, kind: KeyKind, key: &[u8]) -> Result<Option<M>, StateError> {
+    pub(crate) fn row<M: Message + Default>(
+        &self,
+        kind: KeyKind,
+        key: &[u8],
+    ) -> Result<Option<M>, StateError> {
         self.get(kind, key)?.map(|row| decode(kind, &row)).transpose()
     }
 
@@ -128,12 +132,14 @@ impl DeviceState {
         limit: usize,
     ) -> Result<Vec<(Vec<u8>, M)>, StateError> {
         let mut rows = BTreeMap::new();
+        // Rows that the overlay removes don't count.
+        let enough = limit.saturating_add(self.overlay.len());
         let mut from = prefix.to_vec();
         'store: loop {
             let page = self.store.scan(self.group, kind, &from, PAGE)?;
             let full = page.len() == PAGE;
             for (key, row) in page {
-                if !key.starts_with(prefix) || rows.len() > limit + self.overlay.len() {
+                if !key.starts_with(prefix) || rows.len() > enough {
                     break 'store;
                 }
                 from = [key.as_ref(), &[0]].concat();

@@ -19,12 +19,15 @@ use crate::state::DeviceState;
 impl DeviceState {
     pub(super) fn send_command(&mut self, send: &SendCommand, out: &mut StateBatch) -> Applied {
         let key = &send.key;
-        let device = self.existing(key)?;
-        if device.spec.disabled {
-            return Err(DeviceError::Disabled(key.text()).into());
+        let mut disabled = self.existing(key)?.spec.disabled;
+        if key.is_module() {
+            disabled |= self.existing(&DeviceKey::device(&key.device))?.spec.disabled;
+        }
+        if disabled {
+            return Err(DeviceError::TakesNothing(key.text()).into());
         }
         let given = &send.command;
-        let latest = self.now + COMMAND_TTL_MS_MAX;
+        let latest = self.now.saturating_add(COMMAND_TTL_MS_MAX);
         if given.expires_ms != 0 && given.expires_ms <= self.now {
             return Err(DeviceError::invalid("the command's expiry time has passed").into());
         }
@@ -32,7 +35,8 @@ impl DeviceState {
         if self.queue(key)?.count >= QUEUE_MAX {
             return Err(DeviceError::QueueFull(key.text()).into());
         }
-        let expires = if given.expires_ms == 0 { self.now + COMMAND_TTL_MS } else { given.expires_ms };
+        let default = self.now.saturating_add(COMMAND_TTL_MS);
+        let expires = if given.expires_ms == 0 { default } else { given.expires_ms };
         let row = CommandRow {
             sequence: self.at,
             enqueued_ms: self.now,
@@ -110,8 +114,8 @@ impl DeviceState {
         let Some(row) = rows.into_iter().find(|row| !is_locked(row, now) && row.expires_ms > now) else {
             return Ok(DeviceReply::default());
         };
-        let locked =
-            CommandRow { lock_token: lock.token.clone(), locked_until_ms: now + lock.lock_ms, ..row };
+        let locked_until_ms = now.saturating_add(lock.lock_ms);
+        let locked = CommandRow { lock_token: lock.token.clone(), locked_until_ms, ..row };
         self.put(out, KeyKind::Command, key.numbered(locked.sequence), &locked);
         Ok(DeviceReply { command: Some(locked), ..DeviceReply::default() })
     }
@@ -145,7 +149,12 @@ impl DeviceState {
         Ok(DeviceReply::default())
     }
 
-    fn abandon_command(&mut self, key: &DeviceKey, row: CommandRow, out: &mut StateBatch) -> Result<(), StateError> {
+    fn abandon_command(
+        &mut self,
+        key: &DeviceKey,
+        row: CommandRow,
+        out: &mut StateBatch,
+    ) -> Result<(), StateError> {
         let deliveries = row.deliveries + 1;
         if deliveries >= DELIVERIES_MAX {
             return self.end_command(key, &row, Outcome::DeliveryCountExceeded, out);

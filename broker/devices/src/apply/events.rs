@@ -12,11 +12,6 @@ use crate::error::DeviceError;
 use crate::rows::{DeviceKey, EventRow, Property, SystemPropertyRow};
 use crate::state::DeviceState;
 
-
-
-
-
-
 /// What an event is about.
 pub(crate) struct EventKind {
     pub(crate) source: &'static str,
@@ -30,7 +25,11 @@ impl EventKind {
     }
 
     pub(crate) const fn connection(operation: &'static str) -> EventKind {
-        EventKind { source: "deviceConnectionStateEvents", operation, schema: "deviceConnectionStateNotification" }
+        EventKind {
+            source: "deviceConnectionStateEvents",
+            operation,
+            schema: "deviceConnectionStateNotification",
+        }
     }
 
     pub(crate) const fn twin(operation: &'static str) -> EventKind {
@@ -54,7 +53,13 @@ impl DeviceState {
     }
 
     /// Puts an event of the hub into the outbox.
-    pub(crate) fn emit_about(&mut self, key: &DeviceKey, kind: &EventKind, body: &Value, out: &mut StateBatch) {
+    pub(crate) fn emit_about(
+        &mut self,
+        key: &DeviceKey,
+        kind: &EventKind,
+        body: &Value,
+        out: &mut StateBatch,
+    ) {
         let mut properties = vec![("opType", kind.operation), ("deviceId", key.device.as_str())];
         if key.is_module() {
             properties.push(("moduleId", key.module.as_str()));
@@ -62,7 +67,8 @@ impl DeviceState {
         let time = format_time(self.now);
         properties.push(("operationTimestamp", &time));
         properties.push(("iothub-message-schema", kind.schema));
-        let property = |(name, value): &(&str, &str)| Property { name: (*name).into(), value: (*value).into() };
+        let property =
+            |(name, value): &(&str, &str)| Property { name: (*name).into(), value: (*value).into() };
         let mut system_properties = vec![
             system(SystemProperty::ConnectionDeviceId, &key.device),
             system(SystemProperty::MessageSource, kind.source),
@@ -83,9 +89,10 @@ impl DeviceState {
         self.emit(&event, out);
     }
 
-    /// Says that a connection came or went. The sequence number orders such events of a device.
+    /// Says that a connection came or went. The sequence number orders such events of a device, two
+    /// of one takeover too: it is the event's own.
     pub(crate) fn emit_connection(&mut self, key: &DeviceKey, operation: &'static str, out: &mut StateBatch) {
-        let body = json!({ "sequenceNumber": format!("{:064X}", self.at) });
+        let body = json!({ "sequenceNumber": format!("{:064X}", self.head.outbox_next) });
         self.emit_about(key, &EventKind::connection(operation), &body, out);
     }
 
@@ -93,7 +100,12 @@ impl DeviceState {
     ///
     /// # Errors
     /// When the append doesn't begin where the outbox does.
-    pub fn outbox_appended(&mut self, first: u64, count: u64, out: &mut StateBatch) -> Result<(), DeviceError> {
+    pub fn outbox_appended(
+        &mut self,
+        first: u64,
+        count: u64,
+        out: &mut StateBatch,
+    ) -> Result<(), DeviceError> {
         self.outbox_fits(first, count)?;
         for sequence in first..first + count {
             self.delete(out, KeyKind::Outbox, sequence.to_be_bytes().to_vec());
@@ -113,7 +125,9 @@ impl DeviceState {
         }
         match first.checked_add(count).is_some_and(|end| end <= next) {
             true => Ok(()),
-            false => Err(DeviceError::invalid(format!("{count} events of an outbox from {current} to {next}"))),
+            false => {
+                Err(DeviceError::invalid(format!("{count} events of an outbox from {current} to {next}")))
+            }
         }
     }
 }

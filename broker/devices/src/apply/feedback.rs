@@ -58,7 +58,7 @@ impl DeviceState {
             if !row.lock_token.is_empty() && row.locked_until_ms > self.now {
                 continue;
             }
-            let too_old = row.time_ms + FEEDBACK_TTL_MS <= self.now;
+            let too_old = row.time_ms.saturating_add(FEEDBACK_TTL_MS) <= self.now;
             if too_old || row.deliveries >= FEEDBACK_DELIVERIES_MAX {
                 self.drop_feedback(row_key, out);
                 continue;
@@ -68,7 +68,7 @@ impl DeviceState {
             }
             let row = FeedbackRow {
                 lock_token: lock.token.clone(),
-                locked_until_ms: self.now + lock.lock_ms,
+                locked_until_ms: self.now.saturating_add(lock.lock_ms),
                 deliveries: row.deliveries + 1,
                 ..row
             };
@@ -88,14 +88,16 @@ impl DeviceState {
         if mine.is_empty() || settle.token.is_empty() {
             return Err(DeviceError::LockLost(settle.token.clone()).into());
         }
+        let settled = Settle::try_from(settle.settle)
+            .map_err(|_| DeviceError::invalid(format!("outcome {}", settle.settle)))?;
         let number = mine.len() as u64;
         for (row_key, row) in mine {
-            match Settle::try_from(settle.settle) {
-                Ok(Settle::Abandon) => {
+            match settled {
+                Settle::Abandon => {
                     let free = FeedbackRow { lock_token: String::new(), locked_until_ms: 0, ..row };
                     self.put(out, KeyKind::Feedback, row_key, &free);
                 }
-                _ => self.drop_feedback(row_key, out),
+                Settle::Complete | Settle::Reject => self.drop_feedback(row_key, out),
             }
         }
         Ok(DeviceReply { number, ..DeviceReply::default() })

@@ -20,7 +20,14 @@ use crate::state::DeviceState;
 impl DeviceState {
     /// Fences an identity: ends its session (and its modules' sessions), tells their gateways, and makes
     /// batches of gateways that don't know it be looked into.
-    pub(crate) fn fence(&mut self, key: &DeviceKey, with_modules: bool, out: &mut StateBatch) -> Result<(), StateError> {
+    pub(crate) fn fence(
+        &mut self,
+        key: &DeviceKey,
+        with_modules: bool,
+        out: &mut StateBatch,
+    ) -> Result<(), StateError> {
+        // A module has none; its siblings go on.
+        let with_modules = with_modules && !key.is_module();
         let number = self.head.fence.max(1) + 1;
         let row = FenceRow { key: key.clone(), with_modules, index: self.at, number };
         self.put(out, KeyKind::FenceLog, number.to_be_bytes().to_vec(), &row);
@@ -45,7 +52,8 @@ impl DeviceState {
         Ok(())
     }
 
-    /// Ends the session of a fenced identity. Its will isn't sent: it may not send any more.
+    /// Ends the session of a fenced identity. Its will isn't sent: it may not send any more (where
+    /// another connection takes over, `open_session` has sent it).
     fn end_session(&mut self, key: &DeviceKey, out: &mut StateBatch) -> Result<(), StateError> {
         let Some(session) = self.session(key)?.filter(|session| session.connected) else {
             return Ok(());

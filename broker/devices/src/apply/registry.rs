@@ -5,9 +5,9 @@ use bytes::Bytes;
 use fleetline_iothub::names::{check_device_id, check_module_id};
 use fleetline_state::{KeyKind, StateBatch, StateError};
 use fleetline_twins::Section;
-use serde_json::json;
 
 use super::events::EventKind;
+use super::twins::twin_body;
 use super::{Applied, check_tag};
 use crate::command::{Condition, DeleteDevice, DeviceReply, PutDevice};
 use crate::error::DeviceError;
@@ -15,7 +15,7 @@ use crate::limits::{MODULES_MAX, QUEUE_MAX};
 use crate::rows::{
     AuthKind, AuthRow, CommandRow, DeviceKey, DeviceRow, DeviceSpec, FeedbackRow, TwinRow, UploadRow,
 };
-use crate::state::{DeviceState, missing};
+use crate::state::{DeviceState, Fail, missing};
 
 /// Modules that every edge device has from the start.
 const EDGE_MODULES: [&str; 2] = ["$edgeAgent", "$edgeHub"];
@@ -26,6 +26,7 @@ impl DeviceState {
         check_ids(key)?;
         let old = self.device(key)?;
         match (&old, put.condition.kind) {
+            (None, _) if is_hub_module(key) => return Err(DeviceError::HubModule(key.text()).into()),
             (None, Condition::ABSENT | Condition::UPSERT) => {}
             (None, _) => return Err(missing(key).into()),
             (Some(_), Condition::ABSENT) => {
@@ -52,7 +53,7 @@ impl DeviceState {
         old: DeviceRow,
         spec: DeviceSpec,
         out: &mut StateBatch,
-    ) -> Result<DeviceRow, StateError> {
+    ) -> Result<DeviceRow, Fail> {
         let key = old.key.clone();
         let status = spec.disabled != old.spec.disabled;
         let proof = spec.auth != old.spec.auth;
@@ -74,6 +75,9 @@ impl DeviceState {
         if (status && row.spec.disabled) || proof {
             self.fence(&key, true, out)?;
         }
+        if row.spec.edge && !old.spec.edge && !key.is_module() {
+            self.make_edge_modules(&key.device, out)?;
+        }
         Ok(row)
     }
 
@@ -82,7 +86,7 @@ impl DeviceState {
         put: &PutDevice,
         spec: DeviceSpec,
         out: &mut StateBatch,
-    ) -> Result<DeviceRow, crate::state::Fail> {
+    ) -> Result<DeviceRow, Fail> {
         let key = put.key.clone();
         if key.is_module() {
             self.existing(&DeviceKey::device(&key.device))?;
@@ -91,9 +95,10 @@ impl DeviceState {
             }
         }
         let twin = self.new_twin(&put.tags, &put.desired)?;
+        let body = twin_body(&key, &twin)?;
         let row = DeviceRow {
             key: key.clone(),
-            generation: format!("{}{:04}", self.now, self.at % 10_000),
+            generation: self.generation(),
             etag: 1,
             status_changed_ms: 0,
             auth_version: self.at,
@@ -109,23 +114,29 @@ impl DeviceState {
                 head.disabled += disabled;
             });
         }
-        let operation = if key.is_module() { "createModuleIdentity" } else { "createDeviceIdentity" };
-        self.emit_about(&key, &EventKind::lifecycle(operation), &self.lifecycle_body(&row), out);
+        self.emit_about(&key, &EventKind::lifecycle("createDeviceIdentity"), &body, out);
         if row.spec.edge && !key.is_module() {
-            for module in EDGE_MODULES {
-                self.make_edge_module(&key.device, module, out)?;
-            }
+            self.make_edge_modules(&key.device, out)?;
         }
         Ok(row)
     }
 
-    /// The hub's own modules of an edge device: they share the device's credentials.
-    fn make_edge_module(&mut self, device: &str, module: &str, out: &mut StateBatch) -> Result<(), crate::state::Fail> {
-        let key = DeviceKey::module(device, module);
+    /// The hub's own modules of an edge device, where they don't exist.
+    fn make_edge_modules(&mut self, device: &str, out: &mut StateBatch) -> Result<(), Fail> {
+        for module in EDGE_MODULES {
+            let key = DeviceKey::module(device, module);
+            if self.device(&key)?.is_none() {
+                self.make_edge_module(key, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn make_edge_module(&mut self, key: DeviceKey, out: &mut StateBatch) -> Result<(), Fail> {
         let auth = AuthRow { kind: AuthKind::None as i32, ..AuthRow::default() };
         let row = DeviceRow {
             key: key.clone(),
-            generation: format!("{}{:04}", self.now, self.at % 10_000),
+            generation: self.generation(),
             etag: 1,
             status_changed_ms: 0,
             auth_version: self.at,
@@ -141,7 +152,11 @@ impl DeviceState {
     pub(super) fn delete_device(&mut self, delete: &DeleteDevice, out: &mut StateBatch) -> Applied {
         let key = &delete.key;
         let row = self.existing(key)?;
+        if is_hub_module(key) {
+            return Err(DeviceError::HubModule(key.text()).into());
+        }
         check_tag("etag of the identity", &delete.condition, row.etag)?;
+        let body = twin_body(key, &self.twin(key)?.ok_or_else(|| missing(key))?)?;
         // Before the rows go: it ends the sessions that it finds.
         self.fence(key, true, out)?;
         let modules = if key.is_module() { Vec::new() } else { self.modules_of(&key.device)? };
@@ -155,8 +170,7 @@ impl DeviceState {
                 head.disabled = head.disabled.saturating_sub(u64::from(row.spec.disabled));
             });
         }
-        let operation = if key.is_module() { "deleteModuleIdentity" } else { "deleteDeviceIdentity" };
-        self.emit_about(key, &EventKind::lifecycle(operation), &self.lifecycle_body(&row), out);
+        self.emit_about(key, &EventKind::lifecycle("deleteDeviceIdentity"), &body, out);
         Ok(DeviceReply::default())
     }
 
@@ -164,7 +178,9 @@ impl DeviceState {
         for kind in [KeyKind::Device, KeyKind::Twin, KeyKind::Session, KeyKind::CommandQueue] {
             self.delete(out, kind, key.row_key());
         }
-        for (row_key, _) in self.scan::<CommandRow>(KeyKind::Command, &key.numbered_prefix(), QUEUE_MAX as usize)? {
+        for (row_key, _) in
+            self.scan::<CommandRow>(KeyKind::Command, &key.numbered_prefix(), QUEUE_MAX as usize)?
+        {
             self.delete(out, KeyKind::Command, row_key);
         }
         for (row_key, _) in self.scan::<UploadRow>(KeyKind::Upload, &key.numbered_prefix(), usize::MAX)? {
@@ -203,23 +219,20 @@ impl DeviceState {
         })
     }
 
-    fn lifecycle_body(&self, row: &DeviceRow) -> serde_json::Value {
-        let mut body = json!({
-            "deviceId": row.key.device,
-            "etag": fleetline_iothub::model::format_etag(row.etag),
-            "generationId": row.generation,
-            "status": if row.spec.disabled { "disabled" } else { "enabled" },
-        });
-        if let (Some(map), true) = (body.as_object_mut(), row.key.is_module()) {
-            map.insert("moduleId".to_owned(), row.key.module.clone().into());
-        }
-        body
+    /// The time for people; the entry's number, of which there is one.
+    fn generation(&self) -> String {
+        format!("{}{:05}", self.now, self.at)
     }
+}
+
+/// Whether it is one of the hub's own modules, which come and go with their device.
+fn is_hub_module(key: &DeviceKey) -> bool {
+    EDGE_MODULES.contains(&key.module.as_str())
 }
 
 fn check_ids(key: &DeviceKey) -> Result<(), DeviceError> {
     check_device_id(&key.device).map_err(|error| DeviceError::invalid(error.to_string()))?;
-    match key.is_module() && !EDGE_MODULES.contains(&key.module.as_str()) {
+    match key.is_module() && !is_hub_module(key) {
         true => check_module_id(&key.module).map_err(|error| DeviceError::invalid(error.to_string())),
         false => Ok(()),
     }
@@ -256,13 +269,11 @@ mod tests {
     #[test]
     fn a_row_is_small() {
         let key = DeviceKey::device("sensor-000001");
-        let auth = AuthRow {
-            primary_key: "k".repeat(44),
-            secondary_key: "k".repeat(44),
-            ..AuthRow::default()
-        };
+        let auth =
+            AuthRow { primary_key: "k".repeat(44), secondary_key: "k".repeat(44), ..AuthRow::default() };
         let spec = DeviceSpec { auth, ..DeviceSpec::default() };
-        let row = DeviceRow { key, spec, generation: "17000000000000001".into(), etag: 1, ..DeviceRow::default() };
+        let row =
+            DeviceRow { key, spec, generation: "17000000000000001".into(), etag: 1, ..DeviceRow::default() };
         assert!(row.encoded_len() < 200, "{}", row.encoded_len());
     }
 }

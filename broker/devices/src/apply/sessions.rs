@@ -1,7 +1,7 @@
 //! Sessions: at most one live connection an identity (P12), and what outlives it.
 
 use fleetline_iothub::bag::{Bag, SystemProperty, parse_into};
-use fleetline_state::{KeyKind, StateBatch};
+use fleetline_state::{KeyKind, StateBatch, StateError};
 
 use super::Applied;
 use super::events::system;
@@ -9,7 +9,7 @@ use crate::command::{CloseSession, DeviceReply, OpenSession, SessionOpened, Subs
 use crate::endpoints;
 use crate::error::DeviceError;
 use crate::limits::SUBSCRIPTIONS_MAX;
-use crate::rows::{DeviceKey, EventRow, Property, SessionRow, SystemPropertyRow, WillRow};
+use crate::rows::{ConnectionPlace, DeviceKey, EventRow, Property, SessionRow, SystemPropertyRow, WillRow};
 use crate::state::{DeviceState, missing};
 
 impl DeviceState {
@@ -19,8 +19,8 @@ impl DeviceState {
         let mut twin = self.twin(key)?.ok_or_else(|| missing(key))?;
         let desired = fleetline_twins::Section::decode(&twin.desired)
             .map_err(|error| DeviceError::invalid(error.to_string()))?;
-        if self.session(key)?.is_some_and(|session| session.connected) {
-            self.fence(key, false, out)?;
+        if let Some(last) = self.session(key)? {
+            self.take_over(key, &last, &open.place, out)?;
         }
         let old = self.session(key)?.filter(|session| !session.clean && !open.fresh);
         let session = SessionRow {
@@ -42,6 +42,27 @@ impl DeviceState {
         self.emit_connection(key, "deviceConnected", out);
         let opened = SessionOpened { session, present: old.is_some(), desired_version: desired.version };
         Ok(DeviceReply { opened: Some(opened), ..DeviceReply::default() })
+    }
+
+    /// Ends the last connection for good. One that is closed already may have left records in its
+    /// gateway; another gateway's connection must not be followed by them (P12).
+    fn take_over(
+        &mut self,
+        key: &DeviceKey,
+        last: &SessionRow,
+        place: &ConnectionPlace,
+        out: &mut StateBatch,
+    ) -> Result<(), StateError> {
+        // [MQTT-3.1.2-8]: the will is published when the connection is closed, unless by DISCONNECT.
+        if let (Some(will), true) = (&last.will, last.connected) {
+            let event = self.will_event(key, will);
+            self.emit(&event, out);
+        }
+        let elsewhere = (last.place.node, last.place.incarnation) != (place.node, place.incarnation);
+        match last.connected || elsewhere {
+            true => self.fence(key, false, out),
+            false => Ok(()),
+        }
     }
 
     pub(super) fn close_session(&mut self, close: &CloseSession, out: &mut StateBatch) -> Applied {
@@ -82,8 +103,9 @@ impl DeviceState {
         }
         system_properties.push(system(SystemProperty::MessageSource, "Telemetry"));
         let application = bag.application.iter().filter(|_| parsed);
-        let mut properties: Vec<Property> =
-            application.map(|(name, value)| Property { name: name.to_string(), value: value.to_string() }).collect();
+        let mut properties: Vec<Property> = application
+            .map(|(name, value)| Property { name: name.to_string(), value: value.to_string() })
+            .collect();
         properties.push(Property { name: "iothub-MessageType".to_owned(), value: "Will".to_owned() });
         EventRow {
             device: key.device.clone(),
@@ -99,9 +121,15 @@ impl DeviceState {
         let key = &subscribe.key;
         let mut session = self.live_session(key, subscribe.epoch)?;
         session.subscriptions.retain(|known| {
-            !subscribe.remove.contains(&known.filter) && subscribe.add.iter().all(|added| added.filter != known.filter)
+            !subscribe.remove.contains(&known.filter)
+                && subscribe.add.iter().all(|added| added.filter != known.filter)
         });
-        session.subscriptions.extend(subscribe.add.iter().cloned());
+        for (place, added) in subscribe.add.iter().enumerate() {
+            // Of several with one filter the last counts.
+            if subscribe.add[place + 1..].iter().all(|later| later.filter != added.filter) {
+                session.subscriptions.push(added.clone());
+            }
+        }
         if session.subscriptions.len() > SUBSCRIPTIONS_MAX {
             let text = format!("a session has at most {SUBSCRIPTIONS_MAX} subscriptions");
             return Err(DeviceError::Limit(text).into());

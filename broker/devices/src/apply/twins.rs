@@ -1,6 +1,7 @@
 //! Twins: desired properties and tags by services, reported ones by the device (P9).
 
 use bytes::Bytes;
+use fleetline_iothub::model::twin_etag;
 use fleetline_state::{KeyKind, StateBatch};
 use fleetline_twins::{DocumentLimits, Section, TwinError, merge_tags, parse_patch, replace_tags};
 use serde_json::{Map, Value, json};
@@ -11,7 +12,7 @@ use crate::command::{DeviceReply, PatchReported, PatchTwin};
 use crate::effect::{Effect, Wake};
 use crate::error::DeviceError;
 use crate::limits::{DESIRED_CHANGES_BYTES, DESIRED_CHANGES_KEPT};
-use crate::rows::{DesiredChange, TwinRow};
+use crate::rows::{DesiredChange, DeviceKey, TwinRow};
 use crate::state::{DeviceState, missing};
 
 impl DeviceState {
@@ -23,23 +24,29 @@ impl DeviceState {
         if !patch.tags.is_empty() {
             twin.tags = tags_after(&twin.tags, &patch.tags, patch.replace)?;
         }
-        let mut event = Map::new();
+        let mut changes = Map::new();
         if !patch.desired.is_empty() {
             let mut section = section(&twin.desired)?;
             change_desired(&mut section, &patch.desired, patch.replace, self.now)?;
             twin.desired = section.encode().into();
-            event.insert("properties".to_owned(), json!({ "desired": with_version(&patch.desired, section.version)? }));
-            remember(&mut twin, section.version, &patch.desired);
+            let change = own_members(&patch.desired)?;
+            changes.insert("properties".to_owned(), json!({ "desired": with_metadata(&change, &section) }));
+            remember(&mut twin, section.version, change);
         }
         if !patch.tags.is_empty() {
-            event.insert("tags".to_owned(), Value::Object(object(&patch.tags)?));
+            changes.insert("tags".to_owned(), Value::Object(object(&patch.tags)?));
         }
         twin.version += 1;
-        event.insert("version".to_owned(), twin.version.into());
+        changes.insert("version".to_owned(), twin.version.into());
+        let (operation, body) = match patch.replace {
+            true => ("replaceTwin", twin_body(key, &twin)?),
+            false => ("updateTwin", Value::Object(changes)),
+        };
         self.put(out, KeyKind::Twin, key.row_key(), &twin);
-        let operation = if patch.replace { "replaceTwin" } else { "updateTwin" };
-        self.emit_about(key, &EventKind::twin(operation), &Value::Object(event), out);
-        if let Some(session) = self.session(key)?.filter(|session| session.connected && !patch.desired.is_empty()) {
+        self.emit_about(key, &EventKind::twin(operation), &body, out);
+        if let Some(session) =
+            self.session(key)?.filter(|session| session.connected && !patch.desired.is_empty())
+        {
             let (place, epoch) = (session.place, session.epoch);
             self.effects.push(Effect::Wake { place, key: key.clone(), epoch, wake: Wake::Desired });
         }
@@ -59,17 +66,18 @@ impl DeviceState {
         let change = parse_patch(&patch.patch, &limits).map_err(refused)?;
         section.merge(&change, self.now, &limits, false).map_err(refused)?;
         twin.reported = section.encode().into();
+        let reported = with_metadata(&own_members(&patch.patch)?, &section);
+        let body = json!({ "version": twin.version, "properties": { "reported": reported } });
         self.put(out, KeyKind::Twin, key.row_key(), &twin);
-        let reported = with_version(&patch.patch, section.version)?;
-        let body = json!({ "version": section.version, "properties": { "reported": reported } });
         self.emit_about(key, &EventKind::twin("updateTwin"), &body, out);
         Ok(DeviceReply { number: section.version, ..DeviceReply::default() })
     }
 }
 
 /// Keeps a desired change for gateways that miss it, within bounds.
-fn remember(twin: &mut TwinRow, version: u64, patch: &Bytes) {
-    twin.recent.push(DesiredChange { version, patch: patch.clone() });
+fn remember(twin: &mut TwinRow, version: u64, change: Map<String, Value>) {
+    let patch = Value::Object(change).to_string().into_bytes().into();
+    twin.recent.push(DesiredChange { version, patch });
     let bytes = |recent: &[DesiredChange]| recent.iter().map(|change| change.patch.len()).sum::<usize>();
     while twin.recent.len() > DESIRED_CHANGES_KEPT
         || (twin.recent.len() > 1 && bytes(&twin.recent) > DESIRED_CHANGES_BYTES)
@@ -93,7 +101,12 @@ pub(super) fn tags_after(tags: &[u8], change: &Bytes, replace: bool) -> Result<B
     Ok(Value::Object(tags).to_string().into_bytes().into())
 }
 
-pub(super) fn change_desired(section: &mut Section, change: &[u8], replace: bool, now: u64) -> Result<(), DeviceError> {
+pub(super) fn change_desired(
+    section: &mut Section,
+    change: &[u8],
+    replace: bool,
+    now: u64,
+) -> Result<(), DeviceError> {
     let limits = DocumentLimits::DESIRED;
     let change = parse_patch(change, &limits).map_err(refused)?;
     match replace {
@@ -103,10 +116,49 @@ pub(super) fn change_desired(section: &mut Section, change: &[u8], replace: bool
     .map_err(refused)
 }
 
-fn with_version(patch: &[u8], version: u64) -> Result<Value, DeviceError> {
+/// A change without what only the hub sets: services send back the whole section that they read.
+fn own_members(patch: &[u8]) -> Result<Map<String, Value>, DeviceError> {
     let mut patch = object(patch)?;
-    patch.insert("$version".to_owned(), version.into());
-    Ok(Value::Object(patch))
+    patch.retain(|name, _| !name.starts_with('$'));
+    Ok(patch)
+}
+
+/// A change with the version that it led to, and the metadata of what it touched.
+fn with_metadata(change: &Map<String, Value>, section: &Section) -> Value {
+    let mut body = change.clone();
+    body.insert("$metadata".to_owned(), metadata_of(change, section.metadata.to_json()));
+    body.insert("$version".to_owned(), section.version.into());
+    Value::Object(body)
+}
+
+fn metadata_of(change: &Map<String, Value>, metadata: Value) -> Value {
+    let Value::Object(members) = metadata else {
+        return metadata;
+    };
+    let touched = members.into_iter().filter_map(|(name, member)| match change.get(&name) {
+        Some(Value::Object(below)) => Some((name, metadata_of(below, member))),
+        Some(_) => Some((name, member)),
+        None => name.starts_with('$').then_some((name, member)),
+    });
+    Value::Object(touched.collect())
+}
+
+/// A whole twin, as events carry it.
+pub(super) fn twin_body(key: &DeviceKey, twin: &TwinRow) -> Result<Value, DeviceError> {
+    let mut body = json!({
+        "deviceId": key.device,
+        "etag": twin_etag(twin.version),
+        "version": twin.version,
+        "tags": object(&twin.tags)?,
+        "properties": {
+            "desired": section(&twin.desired)?.service_json(),
+            "reported": section(&twin.reported)?.service_json(),
+        },
+    });
+    if let (Some(members), true) = (body.as_object_mut(), key.is_module()) {
+        members.insert("moduleId".to_owned(), key.module.clone().into());
+    }
+    Ok(body)
 }
 
 fn object(text: &[u8]) -> Result<Map<String, Value>, DeviceError> {

@@ -38,6 +38,7 @@ impl DeviceState {
         self.entitled(key, finish.auth_version)?;
         let row_key = [&key.numbered_prefix(), finish.correlation_id.as_bytes()].concat();
         let row: Option<UploadRow> = self.row(KeyKind::Upload, &row_key)?;
+        let row = row.filter(|row| row.expires_ms > self.now);
         let upload = row.ok_or_else(|| DeviceError::UploadNotFound(finish.correlation_id.clone()))?;
         self.delete(out, KeyKind::Upload, row_key);
         if !finish.event.body.is_empty() {
