@@ -17,8 +17,12 @@ fn token(call: &Call) -> Option<&str> {
     call.headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or("unreadable"))
 }
 
+fn count(reason: &'static str) {
+    metrics::counter!("fleetline_http_login_refused_total", "reason" => reason).increment(1);
+}
+
 fn refused(error: &LoginError) -> HttpError {
-    metrics::counter!("fleetline_http_login_refused_total", "reason" => error.reason()).increment(1);
+    count(error.reason());
     tracing::debug!(%error, "http login refused");
     match error {
         LoginError::Forbidden => {
@@ -34,7 +38,7 @@ pub(super) fn check_address(call: &Call) -> Result<(), HttpError> {
     match call.settings.admits(address) {
         true => Ok(()),
         false => {
-            metrics::counter!("fleetline_http_login_refused_total", "reason" => "address").increment(1);
+            count("address");
             Err(HttpError::unauthorized())
         }
     }
@@ -52,8 +56,18 @@ pub(super) async fn device(call: &Call, key: &DeviceKey) -> Result<Verified, Htt
     )
     .map_err(|error| refused(&error))?;
     let request = Request::Verify(Verify { key: key.clone(), proof: presented.proof });
-    let answer: DeviceAnswer =
-        answered(call.hub().ask(call.gateway().partition_of(&key.device), request).await?)?;
+    let partition = call.gateway().partition_of(&key.device);
+    let answer: DeviceAnswer = answered(call.hub().ask(partition, request).await?).map_err(|error| {
+        let error = HttpError::from(error);
+        match error.code {
+            // The leader says why; the caller hears no reason.
+            ErrorCode::IotHubUnauthorized => {
+                count("proof");
+                HttpError::unauthorized()
+            }
+            _ => error,
+        }
+    })?;
     answer.verified.ok_or_else(|| HttpError::internal("the leader did not say whether the proof is good"))
 }
 

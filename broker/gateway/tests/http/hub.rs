@@ -207,8 +207,6 @@ impl DeviceHub for TestHub {
     async fn put_setting(&self, name: &str, value: Bytes, expected_version: u64) -> Result<(), HubError> {
         let mut outcome = Ok(());
         self.set(|settings| {
-            let fenced =
-                |current| HubError::Fenced { what: name.to_owned(), current, given: expected_version };
             let version = match name {
                 POLICIES => &mut settings.policies_version,
                 ACCESS => &mut settings.access_version,
@@ -216,7 +214,7 @@ impl DeviceHub for TestHub {
                 other => panic!("{other}"),
             };
             if *version != expected_version {
-                outcome = Err(fenced(*version));
+                outcome = Err(HubError::Invalid("stale".into()));
                 return;
             }
             *version += 1;

@@ -132,6 +132,44 @@ async fn who_may_send() {
     assert_eq!(world.hub.records().len(), 3);
 }
 
+/// A certificate is judged by the leader, with what the peer's connection says of its chain.
+#[tokio::test]
+async fn certificates() {
+    let world = World::new();
+    let print = "AB".repeat(20);
+    let own = format!("{{\"authentication\":{{\"x509Thumbprint\":{{\"primaryThumbprint\":\"{print}\"}}}}}}");
+    world.owner("PUT", "/devices/d", &[], &own).await;
+    world.owner("PUT", "/devices/e", &[], "{\"authentication\":{\"type\":\"certificateAuthority\"}}").await;
+    let rows = [
+        ("d", print.as_str(), "x", false, 204),
+        ("d", "", "d", true, 401),
+        ("e", "", "e", true, 204),
+        ("e", "", "e", false, 401),
+        ("e", "", "d", true, 401),
+    ];
+    for (device, sha1, common_name, chained, status) in rows {
+        let proof = fleetline_devices::CertificateProof {
+            sha1: sha1.into(),
+            common_name: common_name.into(),
+            ..fleetline_devices::CertificateProof::default()
+        };
+        let mut client = world.connect_with(proof, chained);
+        let target = format!("/devices/{device}/messages/events?{VERSION}");
+        let reply = client.call("POST", &target, &[], b"x").await;
+        assert_eq!(reply.status, status, "{device} {sha1} {common_name} {chained}");
+        if status == 401 {
+            assert!(reply.json()["Message"].as_str().unwrap().ends_with("caller is not authorised"));
+        }
+    }
+    let methods: Vec<_> = world
+        .hub
+        .records()
+        .iter()
+        .map(|record| system(record, SystemProperty::ConnectionAuthMethod))
+        .collect();
+    assert_eq!(methods, [Some("x509".to_owned()), Some("x509".to_owned())]);
+}
+
 /// P11: from the moment at which a device is disabled, nothing of it is stored; also not what was on
 /// its way, and also not when the client has hung up meanwhile.
 #[tokio::test]
@@ -150,7 +188,7 @@ async fn what_is_on_its_way_is_stopped() {
         let other = world.own("e");
         let first = async { world.request(&other, "POST", "/devices/e/messages/events", &[], b"e").await };
         let scenario = async {
-            while world.connections.len() < 1 {
+            while world.connections.is_empty() {
                 tokio::task::yield_now().await;
             }
             client.io.write_all(head.as_bytes()).await.unwrap();

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use fleetline_devices::{ConnectionPlace, DeviceKey, Op, OpenSession, SubscriptionRow};
+use fleetline_devices::{CertificateProof, ConnectionPlace, DeviceKey, Op, OpenSession, SubscriptionRow};
 use fleetline_gateway::devices::DeviceGateway;
 use fleetline_gateway::devices::connections::Connections;
 use fleetline_gateway::devices::hub::DeviceHub;
 use fleetline_gateway::devices::ingest::{Ingest, IngestOptions};
+use fleetline_gateway::devices::login::ShownCertificate;
 use fleetline_gateway::devices::settings::{HubSettings, default_policies};
 use fleetline_gateway::http::{
     HttpContext, HttpLimits, ObjectFront, ObjectLimits, PeerInfo, WebSocketStream, serve,
@@ -66,12 +67,18 @@ impl World {
 
     /// A new connection.
     pub fn connect(&self) -> Client {
+        self.serve(None, false)
+    }
+
+    /// A new connection of somebody who has shown a certificate.
+    pub fn connect_with(&self, proof: CertificateProof, chained: bool) -> Client {
+        self.serve(Some(Arc::new(ShownCertificate { proof, chain: Vec::new() })), chained)
+    }
+
+    fn serve(&self, certificate: Option<Arc<ShownCertificate>>, chained: bool) -> Client {
         let (near, far) = tokio::io::duplex(64 << 10);
-        let peer = PeerInfo {
-            address: "10.1.2.3:4567".parse().unwrap(),
-            certificate: None,
-            chained: Arc::new(|_| false),
-        };
+        let address = "10.1.2.3:4567".parse().unwrap();
+        let peer = PeerInfo { address, certificate, chained: Arc::new(move |_| chained) };
         tokio::spawn(serve(self.context.clone(), far, peer));
         Client { io: near }
     }

@@ -112,11 +112,23 @@ fn outdated() -> HttpError {
     HttpError::new(ErrorCode::PreconditionFailed, "the setting has changed since it was read")
 }
 
-/// Writes a setting and answers with its new version.
+fn version(settings: &HubSettings, name: &str) -> Option<u64> {
+    match name {
+        POLICIES => Some(settings.policies_version),
+        ACCESS => Some(settings.access_version),
+        AUTHORITIES => Some(settings.authorities_version),
+        _ => None,
+    }
+}
+
+/// Writes a setting under the version that was read.
 pub(super) async fn store(call: &Call, name: &str, value: &impl Serialize, expected: u64) -> Answer {
     let body = serde_json::to_vec(value).map_err(|error| HttpError::internal(error.to_string()))?;
-    call.hub().put_setting(name, body.into(), expected).await.map_err(|error| match error {
+    let stored = call.hub().put_setting(name, body.into(), expected).await;
+    stored.map_err(|error| match error {
         HubError::Fenced { .. } | HubError::OutOfSequence { .. } => outdated(),
+        // The control group refuses an old version as it refuses a wrong value.
+        HubError::Invalid(_) if version(&call.hub().settings(), name) != Some(expected) => outdated(),
         error => error.into(),
     })?;
     Ok(reply::empty(StatusCode::NO_CONTENT))
