@@ -45,6 +45,8 @@ pub struct ReceivedRecord {
     pub time: TimestampMs,
     /// When the partition's leader took it.
     pub enqueued: TimestampMs,
+    /// System properties: stable numbers (`fleetline_iothub::bag::SystemProperty`) and values.
+    pub system: Vec<(u8, Bytes)>,
     /// Application properties: names and values.
     pub properties: Vec<(Bytes, Bytes)>,
     /// Its content.
@@ -83,6 +85,7 @@ impl Iterator for Records {
         self.next = offset.plus(1);
         Some(Ok(ReceivedRecord {
             offset,
+            system: raw.system().collect(),
             properties: raw.properties().collect(),
             device: raw.device,
             time: raw.time,

@@ -274,6 +274,11 @@ impl Session {
         self.sent + 1
     }
 
+    /// Records given to the ingest.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+
     /// The ingest has taken the record of that number.
     pub(super) fn taken(&mut self, ack: Option<PacketId>) {
         self.sent += 1;

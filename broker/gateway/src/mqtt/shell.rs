@@ -360,6 +360,22 @@ where
         // The peer may be gone, or not read: it has had its chance.
         drop(tokio::time::timeout(Duration::from_secs(2), last).await);
         drop(self.work.take());
-        work::close(&self.context, &self.registered.link, close.graceful).await;
+        let link = self.registered.link.clone();
+        work::close(&self.context, &link, close.graceful).await;
+        // Fences find a connection by its registration: it stays known until nothing of it is on its way.
+        let sent = self.session.sent();
+        poll_fn(|cx| {
+            loop {
+                let acked = link.acked();
+                if acked >= sent || link.is_over() {
+                    return Poll::Ready(());
+                }
+                if link.poll_changed(cx, acked).is_pending() {
+                    return Poll::Pending;
+                }
+                link.take();
+            }
+        })
+        .await;
     }
 }

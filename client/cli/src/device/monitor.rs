@@ -80,7 +80,7 @@ impl Event {
             offset: record.offset.0,
             device: record.device,
             enqueued: record.enqueued,
-            system: Vec::new(),
+            system: record.system,
             properties: record.properties,
             body: record.body,
         }
