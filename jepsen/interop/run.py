@@ -22,8 +22,11 @@ import subprocess
 import sys
 import time
 
-from harness import control, namespace
-from harness.hub import KINDS, Hub, NodeEnded
+# The source tree stays as it is.
+sys.dont_write_bytecode = True
+
+from harness import control, namespace  # noqa: E402
+from harness.hub import KINDS, Hub, NodeEnded  # noqa: E402
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -42,15 +45,23 @@ def case_files():
 
 
 def environment(**more):
-    found = {**os.environ, "NODE_PATH": os.path.join(HOME, "node", "node_modules"), "PYTHONUNBUFFERED": "1"}
+    found = {
+        **os.environ,
+        "NODE_PATH": os.path.join(HOME, "node", "node_modules"),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     # Proxies of the surroundings must not stand between an SDK and localhost.
     return {name: value for name, value in found.items() if not name.lower().endswith("_proxy")} | more
 
 
 def all_cases():
     """`(name, kind, command)` of every case, as the files themselves list them."""
+
     def listed(command):
-        done = subprocess.run([*command, "--list"], capture_output=True, text=True, env=environment(), check=False)
+        done = subprocess.run(
+            [*command, "--list"], capture_output=True, text=True, env=environment(), check=False
+        )
         if done.returncode != 0:
             raise SystemExit(f"{command[1]} --list: {done.stderr}")
         return [(*line.split(), command) for line in done.stdout.splitlines()]
@@ -73,8 +84,15 @@ def run_case(case, env):
     begun = time.monotonic()
     with open(log_path, "wb") as log:
         try:
-            code = subprocess.run([*command, name], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env,
-                                  timeout=CASE_S_MAX, check=False).returncode
+            code = subprocess.run(
+                [*command, name],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=env,
+                timeout=CASE_S_MAX,
+                check=False,
+            ).returncode
         except subprocess.TimeoutExpired:
             code = f"hung for {CASE_S_MAX} s"
     seconds = time.monotonic() - begun
@@ -101,11 +119,17 @@ def run_kind(kind, cases, binary, commands, address):
         hub.start()
         commands.hub = hub
         authority = hub.rest.hub["authority"]
-        env = environment(INTEROP_CONTROL=address, INTEROP_HUB=hub.path, NODE_EXTRA_CA_CERTS=authority,
-                          REQUESTS_CA_BUNDLE=authority)
+        env = environment(
+            INTEROP_CONTROL=address,
+            INTEROP_HUB=hub.path,
+            NODE_EXTRA_CA_CERTS=authority,
+            REQUESTS_CA_BUNDLE=authority,
+        )
         if kind == "single":
             with concurrent.futures.ThreadPoolExecutor(2) as pool:
-                for done in concurrent.futures.as_completed([pool.submit(run_case, case, env) for case in cases]):
+                for done in concurrent.futures.as_completed(
+                    [pool.submit(run_case, case, env) for case in cases]
+                ):
                     report(done.result())
         else:
             for case in cases:
@@ -118,12 +142,16 @@ def run_kind(kind, cases, binary, commands, address):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--only", action="append", default=[], metavar="PATTERN", help="run cases that contain this")
+    arguments.add_argument(
+        "--only", action="append", default=[], metavar="PATTERN", help="run cases that contain this"
+    )
     arguments.add_argument("--skip", action="append", default=[], metavar="PATTERN", help="leave these out")
     arguments.add_argument("--list", action="store_true", help="print names and kinds, run nothing")
     arguments.add_argument("--no-setup", action="store_true", help="packages are installed already")
     arguments.add_argument("--binary", default=os.path.join(ROOT, "target", "debug", "fleetline"))
-    arguments.add_argument("--shared-network", action="store_true", help="use this machine's ports 8883 and 443")
+    arguments.add_argument(
+        "--shared-network", action="store_true", help="use this machine's ports 8883 and 443"
+    )
     options = arguments.parse_args()
     if not options.no_setup:
         subprocess.run([os.path.join(HERE, "setup.sh")], check=True)

@@ -11,9 +11,24 @@ def self_signed(folder, common_name):
     os.makedirs(folder, exist_ok=True)
     cert, key = os.path.join(folder, f"{common_name}.pem"), os.path.join(folder, f"{common_name}.key")
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", f"/CN={common_name}",
-         "-keyout", key, "-out", cert],
-        check=True, capture_output=True,
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "30",
+            "-subj",
+            f"/CN={common_name}",
+            "-keyout",
+            key,
+            "-out",
+            cert,
+        ],
+        check=True,
+        capture_output=True,
     )
     with open(cert, encoding="ascii") as file:
         der = ssl.PEM_cert_to_DER_cert(file.read())

@@ -43,7 +43,12 @@ class Commands:
     def device(self, prefix, body=None):
         """Registers a new device with made-up keys. Gives its identity, with `connectionString` added."""
         device_id = f"{prefix}-{next(self._numbers)}"
-        wanted = {"deviceId": device_id, "status": "enabled", "authentication": {"type": "sas"}, **(body or {})}
+        wanted = {
+            "deviceId": device_id,
+            "status": "enabled",
+            "authentication": {"type": "sas"},
+            **(body or {}),
+        }
         device = self.hub.rest.expect("PUT", f"/devices/{device_id}", body=wanted)
         key = (device["authentication"].get("symmetricKey") or {}).get("primaryKey")
         auth = f"SharedAccessKey={key}" if key else "x509=true"
@@ -57,7 +62,9 @@ class Commands:
         identity = self.hub.rest.expect("PUT", path, body=body)
         key = identity["authentication"]["symmetricKey"]["primaryKey"]
         host = self._host()
-        identity["connectionString"] = f"HostName={host};DeviceId={device};ModuleId={module};SharedAccessKey={key}"
+        identity["connectionString"] = (
+            f"HostName={host};DeviceId={device};ModuleId={module};SharedAccessKey={key}"
+        )
         return identity
 
     def certificate(self, name):

@@ -59,12 +59,18 @@ class Node:
     def start(self, *more):
         arguments = [self.binary, "serve", "--data", self.folder]
         for flag, address in (
-            ("listen", self.native), ("peer-listen", self.peer), ("ops-listen", self.ops),
-            ("mqtt-listen", self.mqtt), ("mqtt-plain-listen", self.plain), ("https-listen", self.https),
+            ("listen", self.native),
+            ("peer-listen", self.peer),
+            ("ops-listen", self.ops),
+            ("mqtt-listen", self.mqtt),
+            ("mqtt-plain-listen", self.plain),
+            ("https-listen", self.https),
         ):
             arguments += [f"--{flag}", "%s:%d" % address]
         with open(f"{self.folder}.log", "ab") as log:
-            self.process = subprocess.Popen([*arguments, *more], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [*arguments, *more], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
 
     def wait_ready(self):
         until(f"node {self.folder} ready", self._is_ready)
@@ -109,13 +115,18 @@ class Hub:
         shutil.rmtree(self.home, ignore_errors=True)
         os.makedirs(self.home)
         for number in range(1, count + 1):
-            mqtt, https = (("127.0.0.1", _free_port()), ("127.0.0.1", _free_port())) if relayed else (MQTT, HTTPS)
+            mqtt, https = (
+                (("127.0.0.1", _free_port()), ("127.0.0.1", _free_port())) if relayed else (MQTT, HTTPS)
+            )
             node = Node(self.binary, os.path.join(self.home, f"n{number}"), mqtt, https)
             self.nodes.append(node)
             node.start(*(["--join", self._token()] if number > 1 else ["--partitions", "4"]))
             node.wait_ready()
         if relayed:
-            self.relays = {"mqtt": Relay(MQTT, self.nodes[0].mqtt), "https": Relay(HTTPS, self.nodes[0].https)}
+            self.relays = {
+                "mqtt": Relay(MQTT, self.nodes[0].mqtt),
+                "https": Relay(HTTPS, self.nodes[0].https),
+            }
         if count > 1:
             until("every partition replicated", self._is_replicated)
         self.path = os.path.join(self.context, "hub.json")
@@ -168,7 +179,9 @@ class Hub:
 
     def _is_replicated(self):
         partitions = self._partition_states()
-        return partitions and all(len(p["voters"]) == len(self.nodes) and p["leader"] is not None for p in partitions)
+        return partitions and all(
+            len(p["voters"]) == len(self.nodes) and p["leader"] is not None for p in partitions
+        )
 
     def restore(self):
         """Everything as after `start`: relays open and on the first node, every node running. Between cases."""

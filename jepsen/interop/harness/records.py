@@ -1,13 +1,12 @@
-"""What devices have sent, as the hub has stored it: `fleetline stream consume --json`, kept in memory.
-
-The stream also carries what the hub says about devices (registered, connected, twin changed); that is left out.
+"""What devices have sent, as the hub has stored it: `fleetline device monitor --json`, kept in memory.
 
 One reader per hub, started by `hub.py`. Cases ask through `control.py` for the records of a device.
 The reader is started again from the earliest offset when it ends (a node was killed under it), and
 records are known by partition and offset, so none counts twice.
 
-A line is `{"partition", "offset", "device", "body", "enqueued_ms"}`, and for the cases that look at
-properties also `"system"` (routed names, see `SYSTEM_NAMES`) and `"properties"`.
+A line has `partition`, `offset`, `device`, `body` (or `bodyBase64`), `properties` and `system`; the latter by
+the names that the tool shows (routed names; `$.on` for the output of a module). What the hub itself says about
+devices (registered, connected, twin changed) tells where a device is, and is no record.
 """
 
 import json
@@ -15,29 +14,25 @@ import subprocess
 import threading
 import time
 
-# The stored numbers of system properties and the names under which routes and readers know them.
-SYSTEM_NAMES = {
-    1: "message-id", 2: "correlation-id", 3: "user-id", 4: "to", 5: "absolute-expiry-time",
-    6: "content-type", 7: "content-encoding", 8: "iothub-creation-time-utc", 9: "iothub-message-schema",
-    10: "iothub-outputname", 11: "iothub-inputname", 12: "dt-subject", 13: "iothub-interface-id",
-    14: "dt-dataschema", 15: "iothub-ack", 16: "iothub-operation", 17: "iothub-connection-device-id",
-    18: "iothub-connection-module-id", 19: "diagnostic-id", 20: "correlation-context",
-    21: "iothub-connection-auth-method", 22: "iothub-connection-auth-generation-id",
-    23: "iothub-message-source", 24: "iothub-enqueuedtime",
-}
-
-
-def _named(system):
-    if isinstance(system, list):
-        system = dict(system)
-    return {SYSTEM_NAMES.get(int(name), name) if str(name).isdigit() else name: value for name, value in system.items()}
+# Application properties that every record of the hub itself has.
+OF_EVENTS = ("opType", "operationTimestamp", "iothub-message-schema")
 
 
 class Reader:
     """Follows the stream of a hub until closed."""
 
     def __init__(self, binary, context, log):
-        self._command = [binary, "stream", "consume", "--context", context, "--from", "earliest", "--json"]
+        self._command = [
+            binary,
+            "device",
+            "monitor",
+            "--context",
+            context,
+            "--from",
+            "earliest",
+            "--events",
+            "--json",
+        ]
         self._log = log
         self._records = {}
         # Where each device is, once the stream has said anything about it.
@@ -55,7 +50,7 @@ class Reader:
         end = time.monotonic() + timeout_s
         with self._changed:
             while True:
-                found = [record for record in self._records.values() if _is_of(record, device)]
+                found = [record for record in self._records.values() if record["device"] == device]
                 left = end - time.monotonic()
                 if len(found) >= count or left <= 0:
                     return sorted(found, key=lambda record: (record["partition"], record["offset"]))
@@ -78,10 +73,7 @@ class Reader:
                 time.sleep(0.3)
 
     def _add(self, record):
-        if "system" in record:
-            record["system"] = _named(record["system"])
-        if isinstance(record.get("properties"), list):
-            record["properties"] = dict(record["properties"])
+        record.setdefault("body", record.get("bodyBase64"))
         self.partitions[record["device"]] = record["partition"]
         if _is_event(record):
             return
@@ -91,19 +83,8 @@ class Reader:
 
 
 def _is_event(record):
-    """Whether the hub itself wrote it. By its source; by its shape when the reader doesn't tell the source."""
-    if "system" in record:
-        return record["system"].get("iothub-message-source", "Telemetry") not in ("Telemetry", "deviceMessages")
-    try:
-        body = json.loads(record["body"])
-    except ValueError:
-        return False
-    return isinstance(body, dict) and (set(body) == {"sequenceNumber"} or "version" in body)
-
-
-def _is_of(record, device):
-    """Whether it is of the device, or, for `device/module`, of that module."""
-    owner, _, module = device.partition("/")
-    if record["device"] == device:
-        return True
-    return record["device"] == owner and record.get("system", {}).get("iothub-connection-module-id", "") == module
+    """Whether the hub itself says it: by its source, or by what all its events have."""
+    source = record["system"].get("iothub-message-source")
+    if source is not None:
+        return source != "Telemetry"
+    return all(name in record["properties"] for name in OF_EVENTS)

@@ -7,33 +7,63 @@
 const fs = require('node:fs');
 const { Readable } = require('node:stream');
 const { SharedAccessKeyAuthenticationProvider } = require('azure-iot-device');
-const { Inbox, assert, expect, invoke, main, newDevice, patchDesired, properties, records, rejected, runner, sendCommand,
-  system, test, until, within } = require('./kit');
+const {
+  Inbox,
+  assert,
+  expect,
+  invoke,
+  main,
+  newDevice,
+  patchDesired,
+  properties,
+  records,
+  rejected,
+  runner,
+  sendCommand,
+  system,
+  test,
+  until,
+  within,
+} = require('./kit');
 const { Client, Message, TRANSPORTS, checkReachable, client, listen, opened } = require('./kit_device');
 
 function both(name, run) {
-  for (const [label, transport] of Object.entries(TRANSPORTS)) test(`node.${label}.${name}`, () => run(transport));
+  for (const [label, transport] of Object.entries(TRANSPORTS))
+    test(`node.${label}.${name}`, () => run(transport));
 }
 
 both('open', async (transport) => {
   const identity = await newDevice('js-open');
   const device = await opened(identity, transport);
   const path = `/devices/${identity.deviceId}`;
-  await until('registry says connected', async () => (await expect('GET', path)).connectionState === 'Connected');
+  await until(
+    'registry says connected',
+    async () => (await expect('GET', path)).connectionState === 'Connected',
+  );
   await within('close', device.close());
-  await until('registry says disconnected', async () => (await expect('GET', path)).connectionState === 'Disconnected');
+  await until(
+    'registry says disconnected',
+    async () => (await expect('GET', path)).connectionState === 'Disconnected',
+  );
 });
 
 both('sendEvent', async (transport) => {
   const identity = await newDevice('js-send');
   const device = await opened(identity, transport);
-  for (const body of ['one', 'two', '', 'x'.repeat(200000)]) await within('send', device.sendEvent(new Message(body)));
+  for (const body of ['one', 'two', '', 'x'.repeat(200000)])
+    await within('send', device.sendEvent(new Message(body)));
   const found = (await records(identity.deviceId, 4)).map((record) => record.body);
   assert.deepStrictEqual([found[0], found[1], found[2], found[3].length], ['one', 'two', '', 200000]);
   // Many at once: all are acknowledged, and stored in order.
-  await within('100 at once', Promise.all([...Array(100).keys()].map((n) => device.sendEvent(new Message(`n${n}`)))));
+  await within(
+    '100 at once',
+    Promise.all([...Array(100).keys()].map((n) => device.sendEvent(new Message(`n${n}`)))),
+  );
   const many = (await records(identity.deviceId, 104)).slice(4).map((record) => record.body);
-  assert.deepStrictEqual(many, [...Array(100).keys()].map((n) => `n${n}`));
+  assert.deepStrictEqual(
+    many,
+    [...Array(100).keys()].map((n) => `n${n}`),
+  );
   await within('close', device.close());
 });
 
@@ -41,17 +71,30 @@ both('sendEvent_properties', async (transport) => {
   const identity = await newDevice('js-props');
   const device = await opened(identity, transport);
   const message = new Message('{}');
-  Object.assign(message, { messageId: 'm-1', correlationId: 'c 1', userId: 'u@x', contentType: 'application/json',
-    contentEncoding: 'utf-8', expiryTimeUtc: '2036-01-01T00:00:00.0000000Z' });
+  Object.assign(message, {
+    messageId: 'm-1',
+    correlationId: 'c 1',
+    userId: 'u@x',
+    contentType: 'application/json',
+    contentEncoding: 'utf-8',
+    expiryTimeUtc: '2036-01-01T00:00:00.0000000Z',
+  });
   message.properties.add('a b', 'c+d/e');
   message.properties.add('ключ', 'значение & = %');
   message.properties.add('dt-subject', 'part');
   await within('send', device.sendEvent(message));
   const [record] = await records(identity.deviceId, 1);
   assert.deepStrictEqual(properties(record), { 'a b': 'c+d/e', ключ: 'значение & = %' });
-  const wanted = { 'message-id': 'm-1', 'correlation-id': 'c 1', 'user-id': 'u@x', 'content-type': 'application/json',
-    'content-encoding': 'utf-8', 'absolute-expiry-time': '2036-01-01T00:00:00.0000000Z', 'dt-subject': 'part',
-    'iothub-connection-device-id': identity.deviceId };
+  const wanted = {
+    'message-id': 'm-1',
+    'correlation-id': 'c 1',
+    'user-id': 'u@x',
+    'content-type': 'application/json',
+    'content-encoding': 'utf-8',
+    'absolute-expiry-time': '2036-01-01T00:00:00.0000000Z',
+    'dt-subject': 'part',
+    'iothub-connection-device-id': identity.deviceId,
+  };
   for (const [name, value] of Object.entries(wanted)) assert.strictEqual(system(record)[name], value, name);
   await within('close', device.close());
 });
@@ -71,10 +114,18 @@ both('message', async (transport) => {
   const device = await opened(identity, transport);
   const inbox = new Inbox();
   device.on('message', inbox.put);
-  await sendCommand(id, 'first', { 'iothub-messageid': 'm1', 'iothub-correlationid': 'c1', 'iothub-ack': 'full',
-    'iothub-app-colour': 'blue & green/=', 'iothub-app-plain': 'x' });
+  await sendCommand(id, 'first', {
+    'iothub-messageid': 'm1',
+    'iothub-correlationid': 'c1',
+    'iothub-ack': 'full',
+    'iothub-app-colour': 'blue & green/=',
+    'iothub-app-plain': 'x',
+  });
   const message = await inbox.next('command');
-  assert.deepStrictEqual([message.data.toString(), message.messageId, message.correlationId], ['first', 'm1', 'c1']);
+  assert.deepStrictEqual(
+    [message.data.toString(), message.messageId, message.correlationId],
+    ['first', 'm1', 'c1'],
+  );
   assert.strictEqual(message.to, `/devices/${id}/messages/deviceBound`);
   const found = Object.fromEntries(message.properties.propertyList.map(({ key, value }) => [key, value]));
   // This SDK knows no `ack` over MQTT and shows it as a property.
@@ -84,7 +135,10 @@ both('message', async (transport) => {
   await within('complete', device.complete(message));
   await rejected('reject', device.reject(message), 'NotImplementedError');
   await rejected('abandon', device.abandon(message), 'NotImplementedError');
-  await until('queue is empty', async () => (await expect('GET', `/devices/${id}`)).cloudToDeviceMessageCount === 0);
+  await until(
+    'queue is empty',
+    async () => (await expect('GET', `/devices/${id}`)).cloudToDeviceMessageCount === 0,
+  );
   await within('close', device.close());
 });
 
@@ -92,7 +146,9 @@ both('onDeviceMethod', async (transport) => {
   const identity = await newDevice('js-method');
   const id = identity.deviceId;
   const device = await opened(identity, transport);
-  device.onDeviceMethod('do-it', (request, response) => response.send(201, { got: request.payload }, () => {}));
+  device.onDeviceMethod('do-it', (request, response) =>
+    response.send(201, { got: request.payload }, () => {}),
+  );
   device.onDeviceMethod('quiet', (request, response) => response.send(204, undefined, () => {}));
   for (const payload of [{ a: [1, null, 'ü'] }, [1, 2], 'text', 7, true, null]) {
     const answer = await invoke(id, 'do-it', payload, { connect: 20 });
@@ -111,14 +167,19 @@ both('getTwin', async (transport) => {
   const version = await patchDesired(identity.deviceId, { interval: 5, nested: { a: 1 } });
   const device = await opened(identity, transport);
   const twin = await within('getTwin', device.getTwin());
-  assert.deepStrictEqual([twin.properties.desired.interval, twin.properties.desired.nested.a, twin.properties.desired.$version], [5, 1, version]);
+  assert.deepStrictEqual(
+    [twin.properties.desired.interval, twin.properties.desired.nested.a, twin.properties.desired.$version],
+    [5, 1, version],
+  );
   assert.strictEqual(twin.properties.reported.$version, 1);
   assert(!('$metadata' in twin.properties.desired), 'metadata is no business of the device');
   await within('close', device.close());
 });
 
 const report = (twin, patch) =>
-  new Promise((resolve, reject) => twin.properties.reported.update(patch, (error) => (error ? reject(error) : resolve())));
+  new Promise((resolve, reject) =>
+    twin.properties.reported.update(patch, (error) => (error ? reject(error) : resolve())),
+  );
 
 both('reported_update', async (transport) => {
   const identity = await newDevice('js-report');
@@ -127,7 +188,10 @@ both('reported_update', async (transport) => {
   await within('report', report(twin, { fw: { major: 1, minor: 2 }, list: [1, { x: 2 }] }));
   await within('report', report(twin, { fw: { minor: null }, ok: true }));
   const found = (await expect('GET', `/twins/${identity.deviceId}`)).properties.reported;
-  assert.deepStrictEqual([found.fw, found.list, found.ok, found.$version], [{ major: 1 }, [1, { x: 2 }], true, 3]);
+  assert.deepStrictEqual(
+    [found.fw, found.list, found.ok, found.$version],
+    [{ major: 1 }, [1, { x: 2 }], true, 3],
+  );
   await within('close', device.close());
 });
 
@@ -137,9 +201,14 @@ both('reported_refused', async (transport) => {
   const device = await opened(identity, transport);
   const twin = await within('getTwin', device.getTwin());
   const large = Object.fromEntries([...Array(9).keys()].map((n) => [`k${n}`, 'x'.repeat(4000)]));
-  for (const [what, patch] of [['33 KiB', large], ['a dot', { 'a.b': 1 }]]) {
+  for (const [what, patch] of [
+    ['33 KiB', large],
+    ['a dot', { 'a.b': 1 }],
+  ]) {
     let refused;
-    await within(what, report(twin, patch)).catch((error) => { refused = error; });
+    await within(what, report(twin, patch)).catch((error) => {
+      refused = error;
+    });
     assert(refused, `${what}: was accepted`);
     assert(!/no end after/.test(refused.message), refused.message);
   }
@@ -170,7 +239,11 @@ both('properties_desired', async (transport) => {
 both('token_renewal', async (transport) => {
   // DISCONNECT, CONNECT and no SUBSCRIBE: a life of 20 s with a margin of 15 s renews after 5 s.
   const identity = await newDevice('js-renew');
-  const provider = SharedAccessKeyAuthenticationProvider.fromConnectionString(identity.connectionString, 20, 15);
+  const provider = SharedAccessKeyAuthenticationProvider.fromConnectionString(
+    identity.connectionString,
+    20,
+    15,
+  );
   const device = Client.fromAuthenticationProvider(provider, transport);
   await within('open', device.open());
   const inboxes = await listen(device);
@@ -182,7 +255,10 @@ both('token_renewal', async (transport) => {
   await renewed.next('second renewal');
   await within('send', device.sendEvent(new Message('after')));
   await checkReachable(identity, inboxes, 'after');
-  assert.deepStrictEqual((await records(identity.deviceId, 1)).map((record) => record.body), ['after']);
+  assert.deepStrictEqual(
+    (await records(identity.deviceId, 1)).map((record) => record.body),
+    ['after'],
+  );
   await within('close', device.close());
 });
 
@@ -192,7 +268,10 @@ both('modelId', async (transport) => {
   await within('setOptions', device.setOptions({ modelId: 'dtmi:com:example:T;1' }));
   await within('open', device.open());
   await within('send', device.sendEvent(new Message('21')));
-  assert.strictEqual(system((await records(identity.deviceId, 1))[0])['dt-dataschema'], 'dtmi:com:example:T;1');
+  assert.strictEqual(
+    system((await records(identity.deviceId, 1))[0])['dt-dataschema'],
+    'dtmi:com:example:T;1',
+  );
   assert.strictEqual((await expect('GET', `/twins/${identity.deviceId}`)).modelId, 'dtmi:com:example:T;1');
   await within('close', device.close());
 });
@@ -201,13 +280,26 @@ both('blob_upload', async (transport) => {
   // HTTPS on 443 whatever the transport; the notification has the correlation id in its path.
   const identity = await newDevice('js-blob');
   const device = await opened(identity, transport);
-  const info = await within('getBlobSharedAccessSignature', device.getBlobSharedAccessSignature('folder/file.bin'));
+  const info = await within(
+    'getBlobSharedAccessSignature',
+    device.getBlobSharedAccessSignature('folder/file.bin'),
+  );
   assert.strictEqual(info.blobName, `${identity.deviceId}/folder/file.bin`);
-  assert(info.correlationId && info.hostName && info.containerName && info.sasToken.startsWith('?'), JSON.stringify(info));
+  assert(
+    info.correlationId && info.hostName && info.containerName && info.sasToken.startsWith('?'),
+    JSON.stringify(info),
+  );
   const url = `https://${info.hostName}/${info.containerName}/${info.blobName}${info.sasToken}`;
-  const put = await fetch(url, { method: 'PUT', body: 'content', headers: { 'x-ms-blob-type': 'BlockBlob' } });
+  const put = await fetch(url, {
+    method: 'PUT',
+    body: 'content',
+    headers: { 'x-ms-blob-type': 'BlockBlob' },
+  });
   assert.strictEqual(put.status, 201);
-  await within('notifyBlobUploadStatus', device.notifyBlobUploadStatus(info.correlationId, true, 201, 'created'));
+  await within(
+    'notifyBlobUploadStatus',
+    device.notifyBlobUploadStatus(info.correlationId, true, 201, 'created'),
+  );
   assert.strictEqual(await (await fetch(url)).text(), 'content');
   await within('close', device.close());
 });
@@ -218,7 +310,10 @@ both('uploadToBlob', async (transport) => {
   const device = await opened(identity, transport);
   for (const size of [20, 3 << 20]) {
     const content = Buffer.alloc(size, 'abc');
-    await within(`uploadToBlob of ${size} bytes`, device.uploadToBlob(`file-${size}.bin`, Readable.from([content]), size));
+    await within(
+      `uploadToBlob of ${size} bytes`,
+      device.uploadToBlob(`file-${size}.bin`, Readable.from([content]), size),
+    );
   }
   await within('close', device.close());
 });
@@ -228,7 +323,13 @@ both('x509', async (transport) => {
   const x509Thumbprint = { primaryThumbprint: certificate.sha1, secondaryThumbprint: null };
   const identity = await newDevice('js-x509', { authentication: { type: 'selfSigned', x509Thumbprint } });
   const device = client(identity, transport);
-  await within('setOptions', device.setOptions({ cert: fs.readFileSync(certificate.cert, 'utf8'), key: fs.readFileSync(certificate.key, 'utf8') }));
+  await within(
+    'setOptions',
+    device.setOptions({
+      cert: fs.readFileSync(certificate.cert, 'utf8'),
+      key: fs.readFileSync(certificate.key, 'utf8'),
+    }),
+  );
   await within('open', device.open());
   await within('send', device.sendEvent(new Message('certificate')));
   assert.strictEqual((await records(identity.deviceId, 1))[0].body, 'certificate');
@@ -238,7 +339,9 @@ both('x509', async (transport) => {
 both('refused', async (transport) => {
   const identity = await newDevice('js-refused');
   const key = 'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=';
-  const wrong = (deviceId) => ({ connectionString: `HostName=localhost;DeviceId=${deviceId};SharedAccessKey=${key}` });
+  const wrong = (deviceId) => ({
+    connectionString: `HostName=localhost;DeviceId=${deviceId};SharedAccessKey=${key}`,
+  });
   await rejected('a wrong key', client(wrong(identity.deviceId), transport).open(), 'UnauthorizedError');
   await rejected('an unknown device', client(wrong('nobody-here'), transport).open(), 'UnauthorizedError');
 });

@@ -55,4 +55,16 @@ async function checkReachable(identity, inboxes, mark) {
   }
 }
 
-module.exports = { Client, Http, Message, ModuleClient, Mqtt, MqttWs, TRANSPORTS, checkReachable, client, listen, opened };
+module.exports = {
+  Client,
+  Http,
+  Message,
+  ModuleClient,
+  Mqtt,
+  MqttWs,
+  TRANSPORTS,
+  checkReachable,
+  client,
+  listen,
+  opened,
+};

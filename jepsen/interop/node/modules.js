@@ -1,12 +1,26 @@
 // `azure-iot-device` (Node) as a module, over both MQTT transports: outputs, inputs, methods, twin.
 'use strict';
 
-const { Inbox, assert, expect, invoke, main, newDevice, patchDesired, properties, records, runner, system, test,
-  within } = require('./kit');
+const {
+  Inbox,
+  assert,
+  expect,
+  invoke,
+  main,
+  newDevice,
+  patchDesired,
+  properties,
+  records,
+  runner,
+  system,
+  test,
+  within,
+} = require('./kit');
 const { Message, TRANSPORTS, opened } = require('./kit_device');
 
 function both(name, run) {
-  for (const [label, transport] of Object.entries(TRANSPORTS)) test(`node.${label}.module.${name}`, () => run(transport));
+  for (const [label, transport] of Object.entries(TRANSPORTS))
+    test(`node.${label}.module.${name}`, () => run(transport));
 }
 
 async function openedModule(prefix, transport) {
@@ -24,8 +38,11 @@ both('sendOutputEvent', async (transport) => {
   await within('sendEvent', module.sendEvent(new Message('plain')));
   const [out, plain] = await records(identity.deviceId, 2);
   assert.deepStrictEqual([out.body, properties(out), plain.body], ['out', { k: 'v' }, 'plain']);
-  assert.strictEqual(system(out)['iothub-outputname'], 'alerts');
-  assert.deepStrictEqual([out, plain].map((record) => system(record)['iothub-connection-module-id']), ['sensor', 'sensor']);
+  assert.strictEqual(system(out)['$.on'], 'alerts');
+  assert.deepStrictEqual(
+    [out, plain].map((record) => system(record)['iothub-connection-module-id']),
+    ['sensor', 'sensor'],
+  );
   await within('close', module.close());
 });
 
@@ -58,10 +75,16 @@ both('twin', async (transport) => {
   let patch = await patches.next('desired change');
   while (patch.$version < version) patch = await patches.next('desired change');
   assert.deepStrictEqual([patch.a, patch.$version], [1, version]);
-  await within('report', new Promise((resolve, reject) => {
-    twin.properties.reported.update({ r: 1 }, (error) => (error ? reject(error) : resolve()));
-  }));
-  assert.strictEqual((await expect('GET', `/twins/${identity.deviceId}/modules/sensor`)).properties.reported.r, 1);
+  await within(
+    'report',
+    new Promise((resolve, reject) => {
+      twin.properties.reported.update({ r: 1 }, (error) => (error ? reject(error) : resolve()));
+    }),
+  );
+  assert.strictEqual(
+    (await expect('GET', `/twins/${identity.deviceId}/modules/sensor`)).properties.reported.r,
+    1,
+  );
   await within('close', module.close());
 });
 

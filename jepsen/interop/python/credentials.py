@@ -8,7 +8,20 @@ import time
 from azure.iot.device import X509
 from azure.iot.device.exceptions import CredentialError
 
-from kit import Inbox, authority, case, equal, expect, main, primary_key, records, runner, send_command, token, until
+from kit import (
+    Inbox,
+    authority,
+    case,
+    equal,
+    expect,
+    main,
+    primary_key,
+    records,
+    runner,
+    send_command,
+    token,
+    until,
+)
 from kit_device import IoTHubDeviceClient, client, new_device, within
 
 
@@ -38,7 +51,9 @@ def by_connection_string():
 def by_secondary_key():
     identity = new_device("py-cs2")
     key = identity["authentication"]["symmetricKey"]["secondaryKey"]
-    device = IoTHubDeviceClient.create_from_symmetric_key(key, "localhost", identity["deviceId"], server_verification_cert=authority())
+    device = IoTHubDeviceClient.create_from_symmetric_key(
+        key, "localhost", identity["deviceId"], server_verification_cert=authority()
+    )
     sends(device, identity["deviceId"], "secondary key")
 
 
@@ -46,7 +61,9 @@ def by_secondary_key():
 def by_symmetric_key():
     identity = new_device("py-key")
     key = primary_key(identity)
-    device = IoTHubDeviceClient.create_from_symmetric_key(key, "localhost", identity["deviceId"], server_verification_cert=authority())
+    device = IoTHubDeviceClient.create_from_symmetric_key(
+        key, "localhost", identity["deviceId"], server_verification_cert=authority()
+    )
     sends(device, identity["deviceId"], "symmetric key")
 
 
@@ -54,17 +71,28 @@ def by_symmetric_key():
 def by_token():
     identity = new_device("py-sas")
     text = token(identity["deviceId"], primary_key(identity), 600)
-    sends(IoTHubDeviceClient.create_from_sastoken(text, server_verification_cert=authority()), identity["deviceId"], "token")
+    sends(
+        IoTHubDeviceClient.create_from_sastoken(text, server_verification_cert=authority()),
+        identity["deviceId"],
+        "token",
+    )
 
 
 @case("python.create.policy_token")
 def by_policy_token():
     """A token of the hub's `device` policy may speak for any device."""
     identity = new_device("py-policy")
-    key = next(part.removeprefix("SharedAccessKey=") for part in runner.info()["hub"]["connectionStrings"]["device"].split(";")
-               if part.startswith("SharedAccessKey="))
+    key = next(
+        part.removeprefix("SharedAccessKey=")
+        for part in runner.info()["hub"]["connectionStrings"]["device"].split(";")
+        if part.startswith("SharedAccessKey=")
+    )
     text = token(identity["deviceId"], key, 600, policy="device")
-    sends(IoTHubDeviceClient.create_from_sastoken(text, server_verification_cert=authority()), identity["deviceId"], "policy")
+    sends(
+        IoTHubDeviceClient.create_from_sastoken(text, server_verification_cert=authority()),
+        identity["deviceId"],
+        "policy",
+    )
 
 
 def x509_device(prefix, thumbprint, place="primaryThumbprint"):
@@ -76,7 +104,9 @@ def x509_device(prefix, thumbprint, place="primaryThumbprint"):
 
 def by_certificate(prefix, thumbprint, place="primaryThumbprint", **options):
     device_id, x509 = x509_device(prefix, thumbprint, place)
-    device = IoTHubDeviceClient.create_from_x509_certificate(x509, "localhost", device_id, server_verification_cert=authority(), **options)
+    device = IoTHubDeviceClient.create_from_x509_certificate(
+        x509, "localhost", device_id, server_verification_cert=authority(), **options
+    )
     sends(device, device_id, "certificate")
 
 
@@ -100,8 +130,12 @@ def wrong_certificate():
     device_id, _ = x509_device("py-x509-own", "sha1")
     other = runner.certificate(name="py-x509-other")
     x509 = X509(other["cert"], other["key"])
-    refused(IoTHubDeviceClient.create_from_x509_certificate(x509, "localhost", device_id, server_verification_cert=authority()),
-            "a certificate that is not the device's")
+    refused(
+        IoTHubDeviceClient.create_from_x509_certificate(
+            x509, "localhost", device_id, server_verification_cert=authority()
+        ),
+        "a certificate that is not the device's",
+    )
 
 
 @case("python.x509.token_refused")
@@ -117,8 +151,12 @@ def certificate_for_key_device():
     """A device that authenticates by keys doesn't enter by any certificate."""
     identity, certificate = new_device("py-x509-no"), runner.certificate(name="py-x509-nobody")
     x509 = X509(certificate["cert"], certificate["key"])
-    refused(IoTHubDeviceClient.create_from_x509_certificate(x509, "localhost", identity["deviceId"],
-                                                            server_verification_cert=authority()), "a certificate")
+    refused(
+        IoTHubDeviceClient.create_from_x509_certificate(
+            x509, "localhost", identity["deviceId"], server_verification_cert=authority()
+        ),
+        "a certificate",
+    )
 
 
 @case("python.refused.wrong_key")
@@ -126,14 +164,21 @@ def wrong_key():
     for options in ({}, {"websockets": True}):
         identity = new_device("py-wrongkey")
         identity["connectionString"] = identity["connectionString"].replace(
-            primary_key(identity), "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")
+            primary_key(identity), "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+        )
         refused(client(identity, **options), f"a wrong key {options}")
 
 
 @case("python.refused.unknown_device")
 def unknown_device():
-    refused(client({"connectionString": "HostName=localhost;DeviceId=nobody-here;SharedAccessKey=AAAAAAAAAAAAAAAAAAAAAAAAAAA="}),
-            "an unknown device")
+    refused(
+        client(
+            {
+                "connectionString": "HostName=localhost;DeviceId=nobody-here;SharedAccessKey=AAAAAAAAAAAAAAAAAAAAAAAAAAA="
+            }
+        ),
+        "an unknown device",
+    )
 
 
 @case("python.refused.disabled_device")
@@ -195,7 +240,10 @@ def expiry_closes():
     began = time.monotonic()
     # The SDK asks for a new token 120 s before the end and complains; it doesn't disconnect by itself.
     device = IoTHubDeviceClient.create_from_sastoken(
-        token(identity["deviceId"], primary_key(identity), 15), server_verification_cert=authority(), connection_retry=False)
+        token(identity["deviceId"], primary_key(identity), 15),
+        server_verification_cert=authority(),
+        connection_retry=False,
+    )
     within("connect", device.connect)
     until("closed at the end of the token", lambda: not device.connected, within_s=75)
     # The expiry is a whole second, and the hub's clock is this one.

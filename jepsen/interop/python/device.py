@@ -16,17 +16,44 @@ import uuid
 from azure.iot.device import MethodResponse
 from azure.iot.device.aio import IoTHubDeviceClient as AsyncDeviceClient
 
-from kit import (Inbox, authority, case, equal, expect, invoke, main, patch_desired, primary_key, properties, records,
-                 runner, send_command, system, token, until)
-from kit_device import IoTHubDeviceClient, Message, TRANSPORTS, check_reachable, client, listen, new_device, within
+from kit import (
+    Inbox,
+    authority,
+    case,
+    equal,
+    expect,
+    invoke,
+    main,
+    patch_desired,
+    primary_key,
+    properties,
+    records,
+    runner,
+    send_command,
+    system,
+    token,
+    until,
+)
+from kit_device import (
+    IoTHubDeviceClient,
+    Message,
+    TRANSPORTS,
+    check_reachable,
+    client,
+    listen,
+    new_device,
+    within,
+)
 
 
 def both(name):
     """Registers a case once per transport; it is given the options of the client."""
+
     def register(function):
         for transport, options in TRANSPORTS.items():
             case(f"python.{transport}.{name}")(lambda options=options: function(options))
         return function
+
     return register
 
 
@@ -67,17 +94,26 @@ def sends(options):
 def sends_properties(options):
     """Every property that the SDK can set comes out under its routed name; the hub adds its own."""
     identity, device = connected("py-props", options)
-    message = Message("{}", message_id=f"m-{uuid.uuid4()}", content_encoding="utf-8", content_type="application/json")
+    message = Message(
+        "{}", message_id=f"m-{uuid.uuid4()}", content_encoding="utf-8", content_type="application/json"
+    )
     message.correlation_id, message.user_id = "c-1", "user@example"
     message.expiry_time_utc = "2036-01-01T00:00:00Z"
     message.custom_properties = {"a b": "c+d/e", "ключ": "значение & = %", "empty": "", "n": 5}
     message.set_as_security_message()
     within("send", lambda: device.send_message(message))
     record = records(identity["deviceId"], 1)[0]
-    equal(properties(record), {"a b": "c+d/e", "ключ": "значение & = %", "empty": "", "n": "5"}, "application properties")
+    equal(
+        properties(record),
+        {"a b": "c+d/e", "ключ": "значение & = %", "empty": "", "n": "5"},
+        "application properties",
+    )
     wanted = {
-        "message-id": message.message_id, "correlation-id": "c-1", "user-id": "user@example",
-        "content-type": "application/json", "content-encoding": "utf-8",
+        "message-id": message.message_id,
+        "correlation-id": "c-1",
+        "user-id": "user@example",
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
         "absolute-expiry-time": "2036-01-01T00:00:00Z",
         "iothub-interface-id": "urn:azureiot:Security:SecurityAgent:1",
         "iothub-connection-device-id": identity["deviceId"],
@@ -96,11 +132,20 @@ def receives_commands(options):
     identity, device = connected("py-c2d", options)
     device_id, inbox = identity["deviceId"], Inbox()
     device.on_message_received = inbox.put
-    headers = {"iothub-messageid": "m1", "iothub-correlationid": "c1", "iothub-ack": "full",
-               "iothub-app-colour": "blue & green/=", "iothub-app-plain": "x"}
+    headers = {
+        "iothub-messageid": "m1",
+        "iothub-correlationid": "c1",
+        "iothub-ack": "full",
+        "iothub-app-colour": "blue & green/=",
+        "iothub-app-plain": "x",
+    }
     send_command(device_id, "first", headers)
     message = inbox.next("command")
-    equal((message.data, message.message_id, message.correlation_id, message.ack), (b"first", "m1", "c1", "full"), "command")
+    equal(
+        (message.data, message.message_id, message.correlation_id, message.ack),
+        (b"first", "m1", "c1", "full"),
+        "command",
+    )
     equal(message.custom_properties, {"colour": "blue & green/=", "plain": "x"}, "application properties")
     for number in range(20):
         send_command(device_id, f"n{number}")
@@ -110,7 +155,11 @@ def receives_commands(options):
         send_command(device_id, f"late{number}")
     within("connect", device.connect)
     # The session persists: the SDK sends no SUBSCRIBE now.
-    equal([inbox.next("queued command").data for _ in range(3)], [b"late0", b"late1", b"late2"], "queued while away")
+    equal(
+        [inbox.next("queued command").data for _ in range(3)],
+        [b"late0", b"late1", b"late2"],
+        "queued while away",
+    )
     path = f"/devices/{device_id}"
     until("queue is empty", lambda: expect("GET", path)["cloudToDeviceMessageCount"] == 0)
     within("shutdown", device.shutdown)
@@ -124,15 +173,23 @@ def answers_methods(options):
 
     def answer(request):
         status = request.payload.get("status", 200) if isinstance(request.payload, dict) else 200
-        device.send_method_response(MethodResponse(request.request_id, status, {"name": request.name, "got": request.payload}))
+        device.send_method_response(
+            MethodResponse(request.request_id, status, {"name": request.name, "got": request.payload})
+        )
 
     device.on_method_request_received = answer
     for payload in ({"a": [1, None, "ü"]}, [1, 2], "text", 7, True, None):
         status, body = invoke(device_id, "do-it", payload)
-        equal((status, body), (200, {"status": 200, "payload": {"name": "do-it", "got": payload}}), f"payload {payload!r}")
+        equal(
+            (status, body),
+            (200, {"status": 200, "payload": {"name": "do-it", "got": payload}}),
+            f"payload {payload!r}",
+        )
     status, body = invoke(device_id, "fails", {"status": 418})
     equal((status, body["status"]), (200, 418), "the device's own status")
-    device.on_method_request_received = lambda request: device.send_method_response(MethodResponse(request.request_id, 204))
+    device.on_method_request_received = lambda request: device.send_method_response(
+        MethodResponse(request.request_id, 204)
+    )
     equal(invoke(device_id, "quiet"), (200, {"status": 204, "payload": None}), "no payload in the answer")
     within("shutdown", device.shutdown)
 
@@ -148,7 +205,10 @@ def methods_need_a_listener(options):
     device.on_method_request_received = lambda request: None
     equal(invoke(device_id, "x", response_s=5)[0], 504, "subscribed, silent")
     within("disconnect", device.disconnect)
-    until("registry says disconnected", lambda: expect("GET", f"/devices/{device_id}")["connectionState"] == "Disconnected")
+    until(
+        "registry says disconnected",
+        lambda: expect("GET", f"/devices/{device_id}")["connectionState"] == "Disconnected",
+    )
     equal(invoke(device_id, "x")[0], 404, "away")
     within("shutdown", device.shutdown)
 
@@ -158,12 +218,23 @@ def reads_and_reports(options):
     """get_twin() and patch_twin_reported_properties(): merge, removal by null, versions, no metadata on the device."""
     identity, device = connected("py-twin", options)
     device_id = identity["deviceId"]
-    equal(within("get_twin", device.get_twin), {"desired": {"$version": 1}, "reported": {"$version": 1}}, "new twin")
+    equal(
+        within("get_twin", device.get_twin),
+        {"desired": {"$version": 1}, "reported": {"$version": 1}},
+        "new twin",
+    )
     patch_desired(device_id, {"interval": 5, "nested": {"a": 1, "b": None}})
-    within("report", lambda: device.patch_twin_reported_properties({"fw": {"major": 1, "minor": 2}, "list": [1, {"x": 2}]}))
+    within(
+        "report",
+        lambda: device.patch_twin_reported_properties(
+            {"fw": {"major": 1, "minor": 2}, "list": [1, {"x": 2}]}
+        ),
+    )
     within("report", lambda: device.patch_twin_reported_properties({"fw": {"minor": None}, "ok": True}))
-    wanted = {"desired": {"interval": 5, "nested": {"a": 1}, "$version": 2},
-              "reported": {"fw": {"major": 1}, "list": [1, {"x": 2}], "ok": True, "$version": 3}}
+    wanted = {
+        "desired": {"interval": 5, "nested": {"a": 1}, "$version": 2},
+        "reported": {"fw": {"major": 1}, "list": [1, {"x": 2}], "ok": True, "$version": 3},
+    }
     equal(within("get_twin", device.get_twin), wanted, "twin")
     reported = expect("GET", f"/twins/{device_id}")["properties"]["reported"]
     assert "$lastUpdated" in reported["$metadata"]["fw"]["major"], reported
@@ -179,7 +250,11 @@ def refuses_bad_reports(options):
     deep = {"leaf": 1}
     for level in range(11):
         deep = {f"l{level}": deep}
-    for what, patch in (("11 levels", deep), ("33 KiB", {f"k{n}": "x" * 4000 for n in range(9)}), ("a dot", {"a.b": 1})):
+    for what, patch in (
+        ("11 levels", deep),
+        ("33 KiB", {f"k{n}": "x" * 4000 for n in range(9)}),
+        ("a dot", {"a.b": 1}),
+    ):
         try:
             within(what, lambda patch=patch: device.patch_twin_reported_properties(patch))
         except Exception as error:
@@ -200,7 +275,12 @@ def hears_desired_changes(options):
     for number in range(5):
         version = patch_desired(device_id, {"n": number, "gone": None})
         equal(inbox.next("desired change"), {"n": number, "gone": None, "$version": version}, "patch")
-    expect("PUT", f"/twins/{device_id}", body={"properties": {"desired": {"whole": 1}}}, headers={"If-Match": "*"})
+    expect(
+        "PUT",
+        f"/twins/{device_id}",
+        body={"properties": {"desired": {"whole": 1}}},
+        headers={"If-Match": "*"},
+    )
     equal(inbox.next("replacement"), {"whole": 1, "$version": version + 1}, "replacement")
     # Tags are no business of the device.
     expect("PATCH", f"/twins/{device_id}", body={"tags": {"floor": 1}}, headers={"If-Match": "*"})
@@ -214,7 +294,9 @@ def takes_a_new_token(options):
     """update_sastoken(): DISCONNECT, CONNECT, no SUBSCRIBE; every subscription must have lived on."""
     identity = new_device("py-newtoken")
     device_id, key = identity["deviceId"], primary_key(identity)
-    device = IoTHubDeviceClient.create_from_sastoken(token(device_id, key, 600), server_verification_cert=authority(), **options)
+    device = IoTHubDeviceClient.create_from_sastoken(
+        token(device_id, key, 600), server_verification_cert=authority(), **options
+    )
     within("connect", device.connect)
     inboxes = listen(device)
     check_reachable(identity, inboxes, "before")
@@ -245,8 +327,12 @@ def renews_by_itself(options):
 def transfer(method, info, body=None):
     """One HTTPS request to where the hub sent us, as a storage SDK makes it. Gives the body of the answer."""
     url = f"https://{info['hostName']}/{info['containerName']}/{urllib.parse.quote(info['blobName'])}{info['sasToken']}"
-    request = urllib.request.Request(url, body, {"x-ms-blob-type": "BlockBlob", "x-ms-version": "2021-12-02"}, method=method)
-    with urllib.request.urlopen(request, timeout=60, context=ssl.create_default_context(cadata=authority())) as answer:
+    request = urllib.request.Request(
+        url, body, {"x-ms-blob-type": "BlockBlob", "x-ms-version": "2021-12-02"}, method=method
+    )
+    with urllib.request.urlopen(
+        request, timeout=60, context=ssl.create_default_context(cadata=authority())
+    ) as answer:
         return answer.read()
 
 
@@ -263,7 +349,10 @@ def uploads_a_blob(options):
     within("notify", lambda: device.notify_blob_upload_status(info["correlationId"], True, 201, "created"))
     equal(transfer("GET", info), b"content of the file", "the file")
     info = within("storage info", lambda: device.get_storage_info_for_blob("never-sent.bin"))
-    within("notify of a failure", lambda: device.notify_blob_upload_status(info["correlationId"], False, 500, "gave up"))
+    within(
+        "notify of a failure",
+        lambda: device.notify_blob_upload_status(info["correlationId"], False, 500, "gave up"),
+    )
 
 
 @both("async_client")
@@ -274,7 +363,8 @@ def async_client_works(options):
 
     async def run():
         device = AsyncDeviceClient.create_from_connection_string(
-            identity["connectionString"], server_verification_cert=authority(), **options)
+            identity["connectionString"], server_verification_cert=authority(), **options
+        )
         await device.connect()
         await asyncio.gather(*(device.send_message(f"m{n}") for n in range(50)))
 
@@ -293,7 +383,11 @@ def async_client_works(options):
         await device.shutdown()
 
     asyncio.run(asyncio.wait_for(run(), 120))
-    equal(sorted(record["body"] for record in records(device_id, 50)), sorted(f"m{n}" for n in range(50)), "telemetry")
+    equal(
+        sorted(record["body"] for record in records(device_id, 50)),
+        sorted(f"m{n}" for n in range(50)),
+        "telemetry",
+    )
 
 
 @case("python.mqtt.gateway_hostname")
@@ -302,7 +396,9 @@ def connects_by_gateway_name():
     identity = new_device("py-gateway")
     device_id = identity["deviceId"]
     text = token(device_id, primary_key(identity), 600)
-    device = IoTHubDeviceClient.create_from_sastoken(text, server_verification_cert=authority(), gateway_hostname="127.0.0.1")
+    device = IoTHubDeviceClient.create_from_sastoken(
+        text, server_verification_cert=authority(), gateway_hostname="127.0.0.1"
+    )
     within("connect", device.connect)
     within("send", lambda: device.send_message("by the gateway"))
     equal(records(device_id, 1)[0]["body"], "by the gateway", "telemetry")
@@ -316,7 +412,11 @@ def announces_a_model():
     device = client(identity, product_info="dtmi:com:example:Thermostat;1")
     within("connect", device.connect)
     within("send", lambda: device.send_message("21"))
-    equal(system(records(identity["deviceId"], 1)[0])["dt-dataschema"], "dtmi:com:example:Thermostat;1", "model of the record")
+    equal(
+        system(records(identity["deviceId"], 1)[0])["dt-dataschema"],
+        "dtmi:com:example:Thermostat;1",
+        "model of the record",
+    )
     path = f"/twins/{identity['deviceId']}"
     equal(expect("GET", path).get("modelId"), "dtmi:com:example:Thermostat;1", "model of the twin")
     within("shutdown", device.shutdown)

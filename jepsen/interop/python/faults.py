@@ -53,7 +53,10 @@ def comes_back(states):
 def still_works(identity, device, inboxes, mark):
     check_reachable(identity, inboxes, mark)
     within("send", lambda: device.send_message(mark))
-    until(f"{mark} is stored", lambda: mark in [record["body"] for record in runner.records(device=identity["deviceId"], count=1)])
+    until(
+        f"{mark} is stored",
+        lambda: mark in [record["body"] for record in runner.records(device=identity["deviceId"], count=1)],
+    )
 
 
 def connection_cut(options, relay):
@@ -90,7 +93,8 @@ def failover(options):
 
 for _label, _options in TRANSPORTS.items():
     case(f"fault.python.{_label}.connection_cut", "relayed")(
-        lambda options=_options, relay=RELAYS[_label]: connection_cut(options, relay))
+        lambda options=_options, relay=RELAYS[_label]: connection_cut(options, relay)
+    )
     case(f"fault.python.{_label}.node_killed", "relayed")(lambda options=_options: node_killed(options))
     case(f"cluster.python.{_label}.failover", "cluster")(lambda options=_options: failover(options))
 
@@ -150,7 +154,11 @@ def session_after_kill():
     device = raw(identity)
     equal(device.open(), (0, 1), "resumed")
     device.publish("$iothub/twin/GET/?$rid=2", b"")
-    equal(json.loads(device.message("reply")[1]), {"desired": {"$version": 1}, "reported": {"a": 1, "$version": 2}}, "twin")
+    equal(
+        json.loads(device.message("reply")[1]),
+        {"desired": {"$version": 1}, "reported": {"a": 1, "$version": 2}},
+        "twin",
+    )
     equal([record["body"] for record in records(device_id, 50)], [str(n) for n in range(50)], "records")
     device.close()
 
@@ -184,7 +192,9 @@ def telemetry_survives():
     until("more are acknowledged after the kill", lambda: len(acknowledged) >= before + 20, RECONNECT_S)
     stop.set()
     sender.join(RECONNECT_S)
-    found = {record["body"] for record in runner.records(device=identity["deviceId"], count=len(acknowledged))}
+    found = {
+        record["body"] for record in runner.records(device=identity["deviceId"], count=len(acknowledged))
+    }
     equal([body for body in acknowledged if body not in found], [], "acknowledged, not stored")
     within("shutdown", device.shutdown)
 

@@ -20,15 +20,26 @@ def sends():
     """One message: system properties by header, application properties by `iothub-app-`."""
     identity = new_device("http-send")
     device_id = identity["deviceId"]
-    headers = {"IoTHub-MessageId": "m1", "iothub-correlationid": "c1", "iothub-contenttype": "application/json",
-               "iothub-contentencoding": "utf-8", "iothub-app-colour": "blue", "iothub-to": f"/devices/{device_id}/messages/events"}
-    answer = as_device(identity, "POST", f"/devices/{device_id}/messages/events", body='{"a":1}', headers=headers)
+    headers = {
+        "IoTHub-MessageId": "m1",
+        "iothub-correlationid": "c1",
+        "iothub-contenttype": "application/json",
+        "iothub-contentencoding": "utf-8",
+        "iothub-app-colour": "blue",
+        "iothub-to": f"/devices/{device_id}/messages/events",
+    }
+    answer = as_device(
+        identity, "POST", f"/devices/{device_id}/messages/events", body='{"a":1}', headers=headers
+    )
     equal(answer["status"], 204, answer["body"][:200])
     record = records(device_id, 1)[0]
     equal((record["body"], properties(record)), ('{"a":1}', {"colour": "blue"}), "record")
     found = system(record)
-    equal([found.get(name) for name in ("message-id", "correlation-id", "content-type", "content-encoding")],
-          ["m1", "c1", "application/json", "utf-8"], "system properties")
+    equal(
+        [found.get(name) for name in ("message-id", "correlation-id", "content-type", "content-encoding")],
+        ["m1", "c1", "application/json", "utf-8"],
+        "system properties",
+    )
 
 
 @case("https.send_batch")
@@ -36,9 +47,14 @@ def sends_batch():
     """`base64Encoded` is true unless said otherwise; a broken batch is a 400 and stores nothing."""
     identity = new_device("http-batch")
     device_id = identity["deviceId"]
-    path, headers = f"/devices/{device_id}/messages/events", {"Content-Type": "application/vnd.microsoft.iothub.json"}
-    batch = [{"body": base64.b64encode(b"one").decode(), "properties": {"iothub-app-n": "1"}},
-             {"body": "two", "base64Encoded": False}, {"body": base64.b64encode(b"three").decode(), "base64Encoded": True}]
+    path, headers = f"/devices/{device_id}/messages/events", {
+        "Content-Type": "application/vnd.microsoft.iothub.json"
+    }
+    batch = [
+        {"body": base64.b64encode(b"one").decode(), "properties": {"iothub-app-n": "1"}},
+        {"body": "two", "base64Encoded": False},
+        {"body": base64.b64encode(b"three").decode(), "base64Encoded": True},
+    ]
     equal(as_device(identity, "POST", path, body=json.dumps(batch), headers=headers)["status"], 204, "batch")
     found = records(device_id, 3)
     equal([record["body"] for record in found], ["one", "two", "three"], "bodies")
@@ -69,17 +85,31 @@ def receives_commands():
     send_command(device_id, "second")
     answer, lock = poll()
     named = answer["headers"]
-    equal((answer["body"], named["iothub-messageid"], named["iothub-app-x"], named["iothub-deliverycount"]), ("first", "m1", "y", "0"), "first")
-    assert named["iothub-to"].lower().startswith(f"/devices/{device_id.lower()}/messages/devicebound"), named["iothub-to"]
+    equal(
+        (answer["body"], named["iothub-messageid"], named["iothub-app-x"], named["iothub-deliverycount"]),
+        ("first", "m1", "y", "0"),
+        "first",
+    )
+    assert named["iothub-to"].lower().startswith(f"/devices/{device_id.lower()}/messages/devicebound"), named[
+        "iothub-to"
+    ]
     equal(as_device(identity, "POST", f"{base}/{lock}/abandon")["status"], 204, "abandon")
     answer, lock = poll()
-    equal((answer["body"], answer["headers"]["iothub-deliverycount"]), ("first", "1"), "again after the abandon")
-    equal(as_device(identity, "DELETE", f"{base}/{lock}", headers={"If-Match": lock})["status"], 204, "complete")
+    equal(
+        (answer["body"], answer["headers"]["iothub-deliverycount"]), ("first", "1"), "again after the abandon"
+    )
+    equal(
+        as_device(identity, "DELETE", f"{base}/{lock}", headers={"If-Match": lock})["status"], 204, "complete"
+    )
     equal(as_device(identity, "DELETE", f"{base}/{lock}")["status"], 412, "a lock that is settled")
     answer, lock = poll()
     equal(answer["body"], "second", "second")
     equal(poll()[0], None, "both are settled or locked")
-    equal(as_device(identity, "DELETE", f"{base}/{lock}?reject=true&api-version=2020-09-30")["status"], 204, "reject")
+    equal(
+        as_device(identity, "DELETE", f"{base}/{lock}?reject=true&api-version=2020-09-30")["status"],
+        204,
+        "reject",
+    )
     equal(poll()[0], None, "an empty queue")
 
 
@@ -88,14 +118,26 @@ def routing():
     """Paths in any case, a trailing slash, any api-version from 2016-11-14 on; without one 400."""
     identity = new_device("http-route")
     device_id = identity["deviceId"]
-    for path in (f"/devices/{device_id}", f"/Devices/{device_id}/", f"/devices/{device_id}?api-version=2016-11-14",
-                 f"/devices/{device_id}?api-version=2024-03-31"):
+    for path in (
+        f"/devices/{device_id}",
+        f"/Devices/{device_id}/",
+        f"/devices/{device_id}?api-version=2016-11-14",
+        f"/devices/{device_id}?api-version=2024-03-31",
+    ):
         equal(runner.rest(method="GET", path=path)["status"], 200, path)
     equal(runner.rest(method="GET", path="/devices/?top=1")["status"], 200, "a list with a slash")
-    equal(runner.rest(method="GET", path=f"/devices/{device_id}?not-api-version")["status"], 400, "no api-version")
+    equal(
+        runner.rest(method="GET", path=f"/devices/{device_id}?not-api-version")["status"],
+        400,
+        "no api-version",
+    )
     equal(runner.rest(method="GET", path="/nothing/here")["status"], 404, "an unknown path")
     answer = runner.rest(method="GET", path="/devices/nobody-here")
-    equal((answer["status"], answer["headers"]["iothub-errorcode"]), (404, "DeviceNotFound"), "an unknown device")
+    equal(
+        (answer["status"], answer["headers"]["iothub-errorcode"]),
+        (404, "DeviceNotFound"),
+        "an unknown device",
+    )
     assert answer["headers"]["content-type"].startswith("application/json"), answer["headers"]
     message = json.loads(answer["body"])["Message"]
     assert message.startswith("ErrorCode:DeviceNotFound;") and message.count(";") == 1, message
@@ -108,8 +150,16 @@ def refused():
     path = f"/devices/{identity['deviceId']}/messages/events"
     equal(runner.rest(method="POST", path=path, body="x", policy=None)["status"], 401, "no token")
     equal(as_device(other, "POST", path, body="x")["status"], 401, "a token of another device")
-    equal(runner.rest(method="POST", path=path, body="x", policy="registryRead")["status"], 401, "a policy without DeviceConnect")
-    equal(as_device(identity, "GET", f"/devices/{identity['deviceId']}")["status"], 401, "a device reads the registry")
+    equal(
+        runner.rest(method="POST", path=path, body="x", policy="registryRead")["status"],
+        401,
+        "a policy without DeviceConnect",
+    )
+    equal(
+        as_device(identity, "GET", f"/devices/{identity['deviceId']}")["status"],
+        401,
+        "a device reads the registry",
+    )
     equal(runner.records(device=identity["deviceId"], count=1, timeout_s=1), [], "records")
 
 
@@ -124,9 +174,15 @@ def too_large():
 def handshake(subprotocols, more=""):
     """A WebSocket upgrade by hand. Gives the head of the answer."""
     context = ssl.create_default_context(cafile=hub()["authority"])
-    with context.wrap_socket(socket.create_connection(("127.0.0.1", 443), 30), server_hostname="localhost") as stream:
-        stream.sendall((f"GET /$iothub/websocket{more} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                        f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{subprotocols}\r\n").encode())
+    with context.wrap_socket(
+        socket.create_connection(("127.0.0.1", 443), 30), server_hostname="localhost"
+    ) as stream:
+        stream.sendall(
+            (
+                f"GET /$iothub/websocket{more} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{subprotocols}\r\n"
+            ).encode()
+        )
         head = b""
         while b"\r\n\r\n" not in head:
             if not (chunk := stream.recv(4096)):
@@ -144,9 +200,13 @@ def websocket_upgrade():
         assert status.startswith("HTTP/1.1 101 "), status
         named = {line.split(": ", 1)[0].lower(): line.split(": ", 1)[1] for line in lines}
         equal(named["sec-websocket-protocol"], "mqtt", "subprotocol")
-        equal(named["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", "the accept value of RFC 6455, 1.3")
+        equal(
+            named["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", "the accept value of RFC 6455, 1.3"
+        )
         assert "upgrade" in named["connection"].lower(), named
-    assert not handshake("Sec-WebSocket-Protocol: unknown\r\n")[0].startswith("HTTP/1.1 101"), "an unknown subprotocol was taken"
+    assert not handshake("Sec-WebSocket-Protocol: unknown\r\n")[0].startswith(
+        "HTTP/1.1 101"
+    ), "an unknown subprotocol was taken"
 
 
 @case("https.one_port_for_all")
@@ -158,7 +218,11 @@ def one_port():
         answers.append(handshake("Sec-WebSocket-Protocol: mqtt\r\n")[0])
 
     def send():
-        answers.append(as_device(identity, "POST", f"/devices/{identity['deviceId']}/messages/events", body="x")["status"])
+        answers.append(
+            as_device(identity, "POST", f"/devices/{identity['deviceId']}/messages/events", body="x")[
+                "status"
+            ]
+        )
 
     threads = [threading.Thread(target=call) for call in (upgrade, send) * 5]
     for thread in threads:
@@ -172,8 +236,14 @@ def one_port():
             for name in ("localhost", "127.0.0.1"):
                 context = ssl.create_default_context(cafile=hub()["authority"])
                 context.minimum_version = context.maximum_version = version
-                with context.wrap_socket(socket.create_connection(("127.0.0.1", port), 30), server_hostname=name) as stream:
-                    equal(stream.version(), "TLSv1.2" if version == ssl.TLSVersion.TLSv1_2 else "TLSv1.3", f"TLS of {name}:{port}")
+                with context.wrap_socket(
+                    socket.create_connection(("127.0.0.1", port), 30), server_hostname=name
+                ) as stream:
+                    equal(
+                        stream.version(),
+                        "TLSv1.2" if version == ssl.TLSVersion.TLSv1_2 else "TLSv1.3",
+                        f"TLS of {name}:{port}",
+                    )
 
 
 main()

@@ -45,7 +45,9 @@ def listen(device):
 
     def answer(request):
         methods.put(request)
-        device.send_method_response(MethodResponse.create_from_method_request(request, 200, {"echo": request.payload}))
+        device.send_method_response(
+            MethodResponse.create_from_method_request(request, 200, {"echo": request.payload})
+        )
 
     device.on_message_received = commands.put
     device.on_method_request_received = answer
@@ -60,8 +62,11 @@ def check_reachable(identity, inboxes, mark):
     send_command(device_id, f"command {mark}")
     equal(commands.next(f"command {mark}").data, f"command {mark}".encode(), "command")
     # connect_s lets the hub wait for a device that is just coming back.
-    equal(invoke(device_id, "echo", {"mark": mark}, connect_s=20)[1], {"status": 200, "payload": {"echo": {"mark": mark}}},
-          f"method {mark}")
+    equal(
+        invoke(device_id, "echo", {"mark": mark}, connect_s=20)[1],
+        {"status": 200, "payload": {"echo": {"mark": mark}}},
+        f"method {mark}",
+    )
     equal(methods.next("method request").name, "echo", "method name")
     version = patch_desired(device_id, {"mark": mark})
     # After a reconnect the SDK reads the twin and may report an older change first.
@@ -79,5 +84,15 @@ def new_device(prefix, **body):
     return runner.device(prefix=prefix, body=body)
 
 
-__all__ = ["IoTHubDeviceClient", "IoTHubModuleClient", "Message", "TRANSPORTS", "check_reachable", "client", "expect",
-           "listen", "new_device", "within"]
+__all__ = [
+    "IoTHubDeviceClient",
+    "IoTHubModuleClient",
+    "Message",
+    "TRANSPORTS",
+    "check_reachable",
+    "client",
+    "expect",
+    "listen",
+    "new_device",
+    "within",
+]

@@ -16,10 +16,23 @@ API = "?api-version=2021-04-12"
 class Raw:
     """One connection of one client id. `open` gives the CONNACK's code."""
 
-    def __init__(self, client_id, user=None, password=None, clean=False, will=None, certificate=None, keep_alive=60,
-                 protocol=mqtt.MQTTv311, port=8883, tls=True):
+    def __init__(
+        self,
+        client_id,
+        user=None,
+        password=None,
+        clean=False,
+        will=None,
+        certificate=None,
+        keep_alive=60,
+        protocol=mqtt.MQTTv311,
+        port=8883,
+        tls=True,
+    ):
         self.client_id, self.port, self.keep_alive = client_id, port, keep_alive
-        self.client = mqtt.Client(client_id, clean_session=clean, protocol=protocol, reconnect_on_failure=False)
+        self.client = mqtt.Client(
+            client_id, clean_session=clean, protocol=protocol, reconnect_on_failure=False
+        )
         if tls:
             context = ssl.create_default_context(cafile=hub()["authority"])
             if certificate:
@@ -33,7 +46,9 @@ class Raw:
         self.client.max_inflight_messages_set(0)
         self.connacks, self.closed, self.messages = Inbox(), Inbox(), Inbox()
         self.pubacks, self.subacks, self.unsubacks = Inbox(), Inbox(), Inbox()
-        self.client.on_connect = lambda _c, _u, flags, code: self.connacks.put((code, flags["session present"]))
+        self.client.on_connect = lambda _c, _u, flags, code: self.connacks.put(
+            (code, flags["session present"])
+        )
         self.client.on_disconnect = lambda _c, _u, code: self.closed.put(code)
         self.client.on_message = lambda _c, _u, message: self.messages.put(message)
         self.client.on_publish = lambda _c, _u, mid: self.pubacks.put(mid)
@@ -91,7 +106,11 @@ def raw(identity, life_s=600, **options):
     device_id, module = identity["deviceId"], identity.get("moduleId")
     client_id = f"{device_id}/{module}" if module else device_id
     scope = f"{device_id}/modules/{module}" if module else device_id
-    options = {"user": user_of(device_id, module), "password": token(scope, primary_key(identity), life_s), **options}
+    options = {
+        "user": user_of(device_id, module),
+        "password": token(scope, primary_key(identity), life_s),
+        **options,
+    }
     return Raw(client_id, **options)
 
 

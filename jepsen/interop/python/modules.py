@@ -25,8 +25,11 @@ def sends():
     within("send", lambda: module.send_message("from the module"))
     record = records(identity["deviceId"], 1)[0]
     equal(record["body"], "from the module", "body")
-    equal((system(record)["iothub-connection-device-id"], system(record)["iothub-connection-module-id"]),
-          (identity["deviceId"], "sensor"), "sender")
+    equal(
+        (system(record)["iothub-connection-device-id"], system(record)["iothub-connection-module-id"]),
+        (identity["deviceId"], "sensor"),
+        "sender",
+    )
     within("shutdown", module.shutdown)
 
 
@@ -39,7 +42,7 @@ def sends_to_output():
     within("send", lambda: module.send_message_to_output(message, "alerts"))
     record = records(identity["deviceId"], 1)[0]
     equal((record["body"], record["properties"]), ("out", {"k": "v"}), "record")
-    equal(system(record)["iothub-outputname"], "alerts", "output name")
+    equal(system(record)["$.on"], "alerts", "output name")
     within("shutdown", module.shutdown)
 
 
@@ -65,7 +68,11 @@ def answers_methods():
         module.send_method_response(MethodResponse(request.request_id, 200, request.payload))
 
     module.on_method_request_received = answer
-    equal(invoke(identity["deviceId"], "echo", [1], module="sensor"), (200, {"status": 200, "payload": [1]}), "method")
+    equal(
+        invoke(identity["deviceId"], "echo", [1], module="sensor"),
+        (200, {"status": 200, "payload": [1]}),
+        "method",
+    )
     equal(names.next("request"), "echo", "name")
     equal(invoke(identity["deviceId"], "echo", [1])[0], 404, "the device itself is away")
     within("shutdown", module.shutdown)
@@ -78,9 +85,17 @@ def has_a_twin():
     device_id, patches = identity["deviceId"], Inbox()
     module.on_twin_desired_properties_patch_received = patches.put
     version = patch_desired(device_id, {"a": 1}, module="sensor")
-    equal(until("desired", lambda: next_patch(patches, version)), {"a": 1, "$version": version}, "desired change")
+    equal(
+        until("desired", lambda: next_patch(patches, version)),
+        {"a": 1, "$version": version},
+        "desired change",
+    )
     within("report", lambda: module.patch_twin_reported_properties({"r": 1}))
-    equal(within("get_twin", module.get_twin), {"desired": {"a": 1, "$version": 2}, "reported": {"r": 1, "$version": 2}}, "twin")
+    equal(
+        within("get_twin", module.get_twin),
+        {"desired": {"a": 1, "$version": 2}, "reported": {"r": 1, "$version": 2}},
+        "twin",
+    )
     device = expect("GET", f"/twins/{device_id}")["properties"]
     equal((device["desired"]["$version"], device["reported"]["$version"]), (1, 1), "the device's versions")
     within("shutdown", module.shutdown)
@@ -100,12 +115,18 @@ def beside_its_device():
     identity, module = connected("py-modpair")
     description = expect("GET", f"/devices/{identity['deviceId']}")
     key = description["authentication"]["symmetricKey"]["primaryKey"]
-    device = client({"connectionString": f"HostName=localhost;DeviceId={identity['deviceId']};SharedAccessKey={key}"})
+    device = client(
+        {"connectionString": f"HostName=localhost;DeviceId={identity['deviceId']};SharedAccessKey={key}"}
+    )
     within("connect", device.connect)
     within("send", lambda: device.send_message("device"))
     within("send", lambda: module.send_message("module"))
     assert device.connected and module.connected
-    equal(sorted(record["body"] for record in records(identity["deviceId"], 2)), ["device", "module"], "telemetry")
+    equal(
+        sorted(record["body"] for record in records(identity["deviceId"], 2)),
+        ["device", "module"],
+        "telemetry",
+    )
     within("shutdown", module.shutdown)
     assert device.connected
     within("shutdown", device.shutdown)
@@ -117,7 +138,10 @@ def invokes_a_method():
     _, module = connected("py-modinvoke")
     other = new_device("py-modtarget")
     try:
-        within("invoke_method", lambda: module.invoke_method({"methodName": "m", "payload": None}, other["deviceId"]))
+        within(
+            "invoke_method",
+            lambda: module.invoke_method({"methodName": "m", "payload": None}, other["deviceId"]),
+        )
     except AssertionError:
         raise
     except Exception as error:

@@ -33,14 +33,30 @@ def command_topic():
     send_command(device_id, "bare")
     bag, found = bag_of(device.message("command")[0], device_id)
     assert f"%24.to=%2Fdevices%2F{device_id}%2Fmessages%2FdeviceBound" in bag, bag
-    headers = {"iothub-messageid": "m=1,%", "iothub-correlationid": "c 1", "iothub-userid": "u", "iothub-ack": "none",
-               "iothub-contenttype": "application/json", "iothub-contentencoding": "utf-8",
-               "iothub-expiry": "2036-01-01T00:00:00Z", "iothub-app-a&b%": "1=2&3/4", "iothub-app-x": "+ %"}
+    headers = {
+        "iothub-messageid": "m=1,%",
+        "iothub-correlationid": "c 1",
+        "iothub-userid": "u",
+        "iothub-ack": "none",
+        "iothub-contenttype": "application/json",
+        "iothub-contentencoding": "utf-8",
+        "iothub-expiry": "2036-01-01T00:00:00Z",
+        "iothub-app-a&b%": "1=2&3/4",
+        "iothub-app-x": "+ %",
+    }
     send_command(device_id, '{"a":1}', headers)
     topic, payload = device.message("command")
     bag, found = bag_of(topic, device_id)
     equal(payload, b'{"a":1}', "payload")
-    wanted = {"$.mid": "m=1,%", "$.cid": "c 1", "$.uid": "u", "$.ct": "application/json", "$.ce": "utf-8", "a&b%": "1=2&3/4", "x": "+ %"}
+    wanted = {
+        "$.mid": "m=1,%",
+        "$.cid": "c 1",
+        "$.uid": "u",
+        "$.ct": "application/json",
+        "$.ce": "utf-8",
+        "a&b%": "1=2&3/4",
+        "x": "+ %",
+    }
     equal({name: found.get(name) for name in wanted}, wanted, f"properties in {bag}")
     assert SEVEN_DECIMALS.match(found["$.exp"]), found["$.exp"]
     device.close()
@@ -56,7 +72,11 @@ def command_qos():
     got = Inbox()
     # paho acknowledges after this returns: it never does while the connection is about to die.
     hanging = threading.Event()
-    device.client.on_message = lambda _c, _u, message: (got.put((message.qos, message.payload)), device.drop(), hanging.wait(1))
+    device.client.on_message = lambda _c, _u, message: (
+        got.put((message.qos, message.payload)),
+        device.drop(),
+        hanging.wait(1),
+    )
     send_command(device_id, "again")
     equal(got.next("command"), (1, b"again"), "first delivery")
     device.closed.next("end")
@@ -77,14 +97,18 @@ def command_queue():
     device_id = identity["deviceId"]
     for number in range(50):
         send_command(device_id, f"{number}")
-    answer = runner.rest(method="POST", path=f"/devices/{device_id}/messages/devicebound", body="51", policy="service")
+    answer = runner.rest(
+        method="POST", path=f"/devices/{device_id}/messages/devicebound", body="51", policy="service"
+    )
     equal(answer["status"], 403, f"command 51 ({answer['body'][:200]})")
     assert "DeviceMaximumQueueDepthExceeded" in answer["body"], answer["body"]
     device = opened(identity)
     device.subscribe(f"devices/{device_id}/messages/devicebound/#")
     equal([device.message("command")[1].decode() for _ in range(50)], [str(n) for n in range(50)], "order")
     device.close()
-    too_large = runner.rest(method="POST", path=f"/devices/{device_id}/messages/devicebound", body="x" * 65_537, policy="service")
+    too_large = runner.rest(
+        method="POST", path=f"/devices/{device_id}/messages/devicebound", body="x" * 65_537, policy="service"
+    )
     equal(too_large["status"], 413, "a command of 64 KiB and one byte")
 
 
@@ -117,8 +141,11 @@ def method_wire():
     identity = new_device("raw-method")
     device = opened(identity)
     device.subscribe(("$iothub/methods/POST/#", 0))
-    for payload, wanted, status, reply, shown in ((None, b"null", 200, b'{"a":1}', {"a": 1}), ({"x": "ü"}, None, -7, b"", None),
-                                                  (5, b"5", 404, b"null", None)):
+    for payload, wanted, status, reply, shown in (
+        (None, b"null", 200, b'{"a":1}', {"a": 1}),
+        ({"x": "ü"}, None, -7, b"", None),
+        (5, b"5", 404, b"null", None),
+    ):
         answer = method_in_background(identity["deviceId"], "set.rate-1", payload)
         topic, got = device.message("method request")
         found = re.fullmatch(r"\$iothub/methods/POST/set\.rate-1/\?\$rid=([A-Za-z0-9-]+)", topic)
@@ -181,9 +208,16 @@ def twin_wire():
         equal(topic, f"$iothub/twin/res/200/?$rid={rid}", "topic")
         equal(json.loads(payload), {"desired": {"$version": 1}, "reported": {"$version": 1}}, "twin")
     report = "$iothub/twin/PATCH/properties/reported/?$rid="
-    equal(twin_request(device, f"{report}2", b'{"a":1}'), ("$iothub/twin/res/204/?$rid=2&$version=2", b""), "report")
-    equal(twin_request(device, f"{report}3&$version=2", b'{"a":2}'), ("$iothub/twin/res/204/?$rid=3&$version=3", b""),
-          "report on condition of the version, as Java sends it")
+    equal(
+        twin_request(device, f"{report}2", b'{"a":1}'),
+        ("$iothub/twin/res/204/?$rid=2&$version=2", b""),
+        "report",
+    )
+    equal(
+        twin_request(device, f"{report}3&$version=2", b'{"a":2}'),
+        ("$iothub/twin/res/204/?$rid=3&$version=3", b""),
+        "report on condition of the version, as Java sends it",
+    )
     topic, payload = twin_request(device, f"{report}4&$version=2", b'{"a":3}')
     equal(topic.split("?")[0], "$iothub/twin/res/412/", "a version of the past")
     assert json.loads(payload)["errorCode"], payload
@@ -200,20 +234,38 @@ def twin_errors():
     deep = {"leaf": 1}
     for level in range(11):
         deep = {f"l{level}": deep}
-    bad = [b"", b"not json", b"[1]", b'"text"', json.dumps(deep).encode(), json.dumps({f"k{n}": "x" * 4000 for n in range(9)}).encode(),
-           b'{"a.b":1}', b'{"a b":1}', b'{"$x":1}', json.dumps({"k": "x" * 4097}).encode(), b'{"n":4503599627370496}',
-           json.dumps({"k" * 1025: 1}).encode()]
+    bad = [
+        b"",
+        b"not json",
+        b"[1]",
+        b'"text"',
+        json.dumps(deep).encode(),
+        json.dumps({f"k{n}": "x" * 4000 for n in range(9)}).encode(),
+        b'{"a.b":1}',
+        b'{"a b":1}',
+        b'{"$x":1}',
+        json.dumps({"k": "x" * 4097}).encode(),
+        b'{"n":4503599627370496}',
+        json.dumps({"k" * 1025: 1}).encode(),
+    ]
     for number, payload in enumerate(bad):
         topic, body = twin_request(device, f"$iothub/twin/PATCH/properties/reported/?$rid={number}", payload)
         equal(topic, f"$iothub/twin/res/400/?$rid={number}", f"reply to {payload[:40]!r}")
         error = json.loads(body)
-        assert 400000 <= error["errorCode"] < 500000 and error["message"] and error["trackingId"] and error["timestampUtc"], error
+        assert (
+            400000 <= error["errorCode"] < 500000
+            and error["message"]
+            and error["trackingId"]
+            and error["timestampUtc"]
+        ), error
     _, twin = twin_request(device, "$iothub/twin/GET/?$rid=end", b"")
     equal(json.loads(twin)["reported"], {"$version": 1}, "nothing has changed")
     ten = {"leaf": 1}
     for level in range(10):
         ten = {f"l{level}": ten}
-    topic, _ = twin_request(device, "$iothub/twin/PATCH/properties/reported/?$rid=ten", json.dumps(ten).encode())
+    topic, _ = twin_request(
+        device, "$iothub/twin/PATCH/properties/reported/?$rid=ten", json.dumps(ten).encode()
+    )
     equal(topic, "$iothub/twin/res/204/?$rid=ten&$version=2", "ten levels")
     device.close()
 

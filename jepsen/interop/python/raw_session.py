@@ -10,9 +10,18 @@ from kit_raw import Raw, opened, raw, user_of
 
 LOGINS = [
     ("usual", "localhost/{d}/?api-version=2021-04-12"),
-    ("client_type", "localhost/{d}/?api-version=2020-09-30&DeviceClientType=azure-iot-device%2F1.17%20(node%20v20)"),
-    ("model_unencoded", "localhost/{d}/?api-version=2021-04-12&model-id=dtmi:com:example:T;1&DeviceClientType=x"),
-    ("model_encoded", "localhost/{d}/?api-version=2020-09-30&DeviceClientType=x&model-id=dtmi%3Acom%3Aexample%3AT%3B1"),
+    (
+        "client_type",
+        "localhost/{d}/?api-version=2020-09-30&DeviceClientType=azure-iot-device%2F1.17%20(node%20v20)",
+    ),
+    (
+        "model_unencoded",
+        "localhost/{d}/?api-version=2021-04-12&model-id=dtmi:com:example:T;1&DeviceClientType=x",
+    ),
+    (
+        "model_encoded",
+        "localhost/{d}/?api-version=2020-09-30&DeviceClientType=x&model-id=dtmi%3Acom%3Aexample%3AT%3B1",
+    ),
     ("no_question_mark", "localhost/{d}/api-version=2016-11-14&DeviceClientType=x"),
     ("port", "localhost:8883/{d}/?api-version=2021-04-12"),
     ("address", "127.0.0.1/{d}/?api-version=2021-04-12"),
@@ -49,13 +58,21 @@ def bad_credentials():
     device_id, key = identity["deviceId"], primary_key(identity)
     refused("wrong key", raw(identity, password=token(device_id, primary_key(other), 600)), {5})
     refused("expired", raw(identity, life_s=-3600), {5})
-    refused("token of another device", raw(identity, password=token(other["deviceId"], primary_key(other), 600)), {5})
+    refused(
+        "token of another device",
+        raw(identity, password=token(other["deviceId"], primary_key(other), 600)),
+        {5},
+    )
     refused("token of a longer id", raw(identity, password=token(device_id + "x", key, 600)), {5})
-    refused("changed expiry", raw(identity, password=token(device_id, key, -60).replace("&se=", "&se=9")), {4, 5})
+    refused(
+        "changed expiry", raw(identity, password=token(device_id, key, -60).replace("&se=", "&se=9")), {4, 5}
+    )
     refused("no token", raw(identity, password=None), {4, 5})
     refused("not a token", raw(identity, password="secret"), {4, 5})
     refused("unknown device", Raw("nobody", user_of("nobody"), token("nobody", key, 600)), {5})
-    refused("policy without DeviceConnect", raw(identity, password=policy_token(device_id, "registryRead")), {5})
+    refused(
+        "policy without DeviceConnect", raw(identity, password=policy_token(device_id, "registryRead")), {5}
+    )
 
 
 def policy_token(device_id, policy):
@@ -69,9 +86,13 @@ def bad_user_names():
     """A user name that doesn't fit the client id or the hub: any refusal, and no connection."""
     identity, other = new_device("raw-user"), new_device("raw-user")
     device_id = identity["deviceId"]
-    for what, user in (("another device", user_of(other["deviceId"])), ("another host", f"elsewhere.example/{device_id}/?api-version=2021-04-12"),
-                       ("no host", device_id), ("empty", ""),
-                       ("a module", user_of(device_id, "m"))):
+    for what, user in (
+        ("another device", user_of(other["deviceId"])),
+        ("another host", f"elsewhere.example/{device_id}/?api-version=2021-04-12"),
+        ("no host", device_id),
+        ("empty", ""),
+        ("a module", user_of(device_id, "m")),
+    ):
         refused(what, raw(identity, user=user), {2, 4, 5})
     refused("no user name", raw(identity, user=None), {2, 4, 5})
 
@@ -80,7 +101,11 @@ def bad_user_names():
 def no_api_version():
     """`api-version` is required; its value is not looked at."""
     identity = new_device("raw-noversion")
-    refused("no api-version", raw(identity, user=f"localhost/{identity['deviceId']}/?DeviceClientType=x"), {2, 4, 5})
+    refused(
+        "no api-version",
+        raw(identity, user=f"localhost/{identity['deviceId']}/?DeviceClientType=x"),
+        {2, 4, 5},
+    )
 
 
 @case("raw.refused.protocol_level")
@@ -121,15 +146,28 @@ def resumed():
     device_id = identity["deviceId"]
     commands = f"devices/{device_id}/messages/devicebound/#"
     device = opened(identity)
-    equal(device.subscribe((commands, 1), ("$iothub/twin/res/#", 0), ("$iothub/twin/PATCH/properties/desired/#", 0),
-                           ("$iothub/methods/POST/#", 0)), [1, 0, 0, 0], "granted")
+    equal(
+        device.subscribe(
+            (commands, 1),
+            ("$iothub/twin/res/#", 0),
+            ("$iothub/twin/PATCH/properties/desired/#", 0),
+            ("$iothub/methods/POST/#", 0),
+        ),
+        [1, 0, 0, 0],
+        "granted",
+    )
     device.unsubscribe("$iothub/twin/PATCH/properties/desired/#")
     device.drop()
     device = raw(identity)
     equal(device.open(), (0, 1), "resumed")
     device.publish("$iothub/twin/GET/?$rid=7", " ")
     equal(device.message("twin reply")[0], "$iothub/twin/res/200/?$rid=7", "topic")
-    runner.rest(method="PATCH", path=f"/twins/{device_id}", body={"properties": {"desired": {"a": 1}}}, headers={"If-Match": "*"})
+    runner.rest(
+        method="PATCH",
+        path=f"/twins/{device_id}",
+        body={"properties": {"desired": {"a": 1}}},
+        headers={"If-Match": "*"},
+    )
     send_command(device_id, "c")
     # Were the desired filter still there, the change would come before the command.
     topic, payload = device.message("command")
@@ -163,9 +201,13 @@ def suback_codes():
     device_id = identity["deviceId"]
     device = opened(identity)
     equal(device.subscribe((f"devices/{device_id}/messages/devicebound/#", 2)), [1], "QoS 2")
-    codes = device.subscribe((f"devices/{device_id}/messages/devicebound/#", 1), ("$iothub/methods/POST/#", 0),
-                             ("$iothub/twin/res/#", 0), ("$iothub/twin/PATCH/properties/desired/#", 1),
-                             ("devices/somebody-else/messages/devicebound/#", 1))
+    codes = device.subscribe(
+        (f"devices/{device_id}/messages/devicebound/#", 1),
+        ("$iothub/methods/POST/#", 0),
+        ("$iothub/twin/res/#", 0),
+        ("$iothub/twin/PATCH/properties/desired/#", 1),
+        ("devices/somebody-else/messages/devicebound/#", 1),
+    )
     equal(codes, [1, 0, 0, 1, 0x80], "five filters")
     equal(device.subscribe("#"), [0x80], "everything")
     equal(device.subscribe(f"devices/{device_id}/messages/events/#"), [0x80], "its own telemetry")
@@ -211,7 +253,10 @@ def silence_closes():
     while device.connacks.empty():
         device.client.loop_read()
         device.client.loop_write()
-    until("closed by the hub", lambda: device.client.loop_read() != mqtt.MQTT_ERR_SUCCESS or not device.closed.empty())
+    until(
+        "closed by the hub",
+        lambda: device.client.loop_read() != mqtt.MQTT_ERR_SUCCESS or not device.closed.empty(),
+    )
     assert time.monotonic() - began >= 2.5, "closed before one and a half keep-alives"
 
 
