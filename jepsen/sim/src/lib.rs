@@ -7,13 +7,17 @@
 //! Exactly so only when built with `--cfg tokio_unstable` (`make sim`, `make sim-test`): tokio's own draws
 //! can't be seeded otherwise. Without it the same faults meet slightly other interleavings.
 //!
-//! A run has two phases. *Safety*: producers send, nodes are killed, lose power and are cut off, in a swarm
+//! Two workloads run side by side: producers of the stream (`account.rs` judges it), and gateways, services
+//! and devices (`devices/check.rs`).
+//!
+//! A run has two phases. *Safety*: clients act, nodes are killed, lose power and are cut off, in a swarm
 //! of rates that the seed chooses. *Liveness*: faults stop, and within bounded virtual time everything
 //! acknowledged must be readable on every replica, in order, once.
 //!
 //! Not here: RocksDB, sockets and TLS (`jepsen/local-cluster` runs those).
 
 mod account;
+mod devices;
 mod node;
 mod rng;
 mod world;

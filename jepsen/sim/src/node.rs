@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleetline_env::Clock;
-use fleetline_env::memory::{ManualClock, MemDisk};
+use fleetline_env::memory::MemDisk;
+use fleetline_env::{Clock, Monotonic};
 use fleetline_log::{LogOptions, NodeLog, SegLog, WriterMode};
 use fleetline_partition::{Partition, PartitionMachine, PartitionParts};
 use fleetline_raft_driver::{Driver, DriverOptions};
@@ -16,6 +16,7 @@ use fleetline_snapshot::{SnapshotDir, SnapshotOptions};
 use fleetline_state::memory::MemState;
 use fleetline_streams::StreamLimits;
 use fleetline_types::{GroupId, NodeId, PartitionId, TimestampMs};
+use tokio::time::Instant;
 
 use crate::rng::Rng;
 
@@ -37,9 +38,25 @@ pub(crate) struct SimNode {
     pub(crate) running: Option<Running>,
 }
 
-/// Virtual wall time for records: the start of the run plus tokio's virtual time.
-fn clock() -> Arc<dyn Clock> {
-    Arc::new(ManualClock::new(TimestampMs(1_700_000_000_000)))
+/// What the wall clock shows when a run begins.
+pub(crate) const START_MS: u64 = 1_700_000_000_000;
+
+/// A node's clocks: tokio's virtual time; the wall clock is wrong by some seconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SimClock {
+    pub(crate) begun: Instant,
+    pub(crate) wrong_ms: i64,
+}
+
+impl Clock for SimClock {
+    fn monotonic(&self) -> Monotonic {
+        Monotonic(self.begun.elapsed())
+    }
+
+    fn wall(&self) -> TimestampMs {
+        let elapsed = self.begun.elapsed().as_millis() as u64;
+        TimestampMs((START_MS + elapsed).saturating_add_signed(self.wrong_ms))
+    }
 }
 
 impl SimNode {
@@ -52,8 +69,10 @@ impl SimNode {
         &mut self,
         network: &MemNetwork,
         nodes: u64,
+        clock: SimClock,
         mut rng: Rng,
     ) -> Result<(), String> {
+        let clock: Arc<dyn Clock> = Arc::new(clock);
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let mut options = LogOptions::new(Path::new("log"));
         // Small, so that segments roll, caches miss and everything wraps within a short run.
@@ -62,7 +81,7 @@ impl SimNode {
         options.reserve_bytes = 0;
         options.writer = WriterMode::Manual;
         let disk = Arc::new(self.disk.clone());
-        let (log, _) = SegLog::open(disk.clone(), clock(), options).map_err(|e| text(&e))?;
+        let (log, _) = SegLog::open(disk.clone(), clock.clone(), options).map_err(|e| text(&e))?;
         let pump = tokio::spawn({
             let log = log.clone();
             async move {
@@ -90,7 +109,8 @@ impl SimNode {
         let snapshots = snapshots.map_err(|e| text(&e))?;
         let group_id = GroupId::of_partition(PARTITION);
         let snapshots = SnapshotStore::new(group_id, snapshots, log.clone(), store.clone(), Blocking::Inline);
-        let (machine, published) = PartitionMachine::new(PARTITION, 1, StreamLimits::default(), store.clone());
+        let (machine, published) =
+            PartitionMachine::new(PARTITION, 1, StreamLimits::default(), store.clone());
         let group = driver.start_group(group_id, Box::new(machine), Arc::new(snapshots)).await;
         let partition = Partition::new(PartitionParts {
             partition: PARTITION,
@@ -98,7 +118,7 @@ impl SimNode {
             group: group.map_err(|e| text(&e))?,
             log,
             store,
-            clock: clock(),
+            clock,
             published,
             blocking: Blocking::Inline,
         });

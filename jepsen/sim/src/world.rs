@@ -13,9 +13,13 @@ use fleetline_raft_transport::memory::{LinkFaults, MemNetwork, MemOptions};
 use fleetline_types::{NodeId, Offset, ProducerId};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::account::Account;
-use crate::node::SimNode;
+use crate::account::{Account, Stored};
+use crate::devices::Clients;
+use crate::node::{SimClock, SimNode};
 use crate::rng::Rng;
+
+/// How far wall clocks of nodes are apart.
+const CLOCK_WRONG_MS: u64 = 3000;
 
 /// What a seed chose.
 #[derive(Clone, Debug)]
@@ -34,6 +38,8 @@ pub struct Options {
     pub delay_ms: u64,
     /// Virtual seconds of the safety phase.
     pub seconds: u64,
+    /// Devices of the device workload; 0 for none.
+    pub devices: u64,
 }
 
 impl Options {
@@ -48,6 +54,7 @@ impl Options {
             faults: [rng.below(2) == 0, rng.below(2) == 0, rng.below(2) == 0, rng.below(4) == 0],
             delay_ms: 1 + rng.below(30),
             seconds,
+            devices: rng.below(4),
         }
     }
 }
@@ -57,6 +64,10 @@ impl Options {
 pub struct Report {
     /// Records acknowledged.
     pub acknowledged: u64,
+    /// Changes of devices acknowledged.
+    pub device_changes: u64,
+    /// Records of devices acknowledged.
+    pub device_records: u64,
     /// Faults that were done.
     pub faults: u64,
     /// Hash of everything that happened, with its virtual time.
@@ -64,13 +75,13 @@ pub struct Report {
 }
 
 /// What happened, as a hash that grows.
-struct Trace {
+pub(crate) struct Trace {
     hasher: DefaultHasher,
-    begun: Instant,
+    pub(crate) begun: Instant,
 }
 
 impl Trace {
-    fn note(&mut self, what: impl Hash) {
+    pub(crate) fn note(&mut self, what: impl Hash) {
         self.begun.elapsed().as_nanos().hash(&mut self.hasher);
         what.hash(&mut self.hasher);
     }
@@ -85,6 +96,7 @@ struct World {
     account: Shared<Account>,
     trace: Shared<Trace>,
     stop: Rc<std::cell::Cell<bool>>,
+    clients: Clients,
 }
 
 /// Runs a seed.
@@ -111,39 +123,47 @@ impl World {
             LinkFaults { delay_max: Duration::from_millis(options.delay_ms), ..LinkFaults::default() };
         let network =
             MemNetwork::new(MemOptions { seed: options.seed, faults: delays, ..MemOptions::default() });
-        let world = World {
-            network,
+        let trace = Rc::new(RefCell::new(Trace { hasher: DefaultHasher::new(), begun: Instant::now() }));
+        let clients = Clients {
             nodes: Rc::new(RefCell::new((1..=options.nodes).map(NodeId).map(SimNode::new).collect())),
-            account: Shared::default(),
-            trace: Rc::new(RefCell::new(Trace { hasher: DefaultHasher::new(), begun: Instant::now() })),
             stop: Rc::default(),
-            options,
+            history: Rc::default(),
+            trace: trace.clone(),
+            seed: options.seed,
+            devices: options.devices,
         };
+        let (nodes, stop) = (clients.nodes.clone(), clients.stop.clone());
+        let world = World { network, nodes, account: Shared::default(), trace, stop, clients, options };
         for place in 0..world.options.nodes as usize {
             world.start(place).await?;
         }
         let voters: BTreeSet<NodeId> = (1..=world.options.nodes).map(NodeId).collect();
         let first = world.partition(0).ok_or("first node doesn't run")?;
         first.group().initialize(&voters).await.map_err(|error| error.to_string())?;
-        let producing: Vec<_> =
+        let mut running: Vec<_> =
             (0..world.options.producers).map(|n| tokio::task::spawn_local(world.producer(n))).collect();
+        running.extend(world.clients.start().await);
         let faults = world.safety().await?;
         world.stop.set(true);
-        for producer in producing {
-            producer.await.map_err(|error| error.to_string())?;
+        for task in running {
+            task.await.map_err(|error| error.to_string())?;
         }
         world.liveness().await?;
         let acknowledged = world.account.borrow().acknowledged_count();
         let trace = world.trace.borrow().hasher.finish();
-        Ok(Report { acknowledged, faults, trace })
+        let history = world.clients.history.borrow();
+        let (device_changes, device_records) = (history.changes, history.stored.len() as u64);
+        Ok(Report { acknowledged, device_changes, device_records, faults, trace })
     }
 
     // The nodes are only touched by this task while it runs; producers hold partitions, not nodes.
     #[allow(clippy::await_holding_refcell_ref)]
     async fn start(&self, place: usize) -> Result<(), String> {
         let rng = Rng::new(self.options.seed, 100 + place as u64);
+        let wrong_ms = Rng::new(self.options.seed, 200 + place as u64).below(CLOCK_WRONG_MS) as i64;
+        let clock = SimClock { begun: self.trace.borrow().begun, wrong_ms };
         let mut node = std::mem::replace(&mut self.nodes.borrow_mut()[place], SimNode::new(NodeId(0)));
-        let started = node.start(&self.network, self.options.nodes, rng).await;
+        let started = node.start(&self.network, self.options.nodes, clock, rng).await;
         self.nodes.borrow_mut()[place] = node;
         self.trace.borrow_mut().note(("start", place));
         started
@@ -266,11 +286,11 @@ impl World {
         self.network.heal_all();
         let deadline = Instant::now() + Duration::from_secs(120);
         loop {
-            let ends: BTreeSet<Offset> = (0..self.options.nodes as usize)
+            let ends: BTreeSet<_> = (0..self.options.nodes as usize)
                 .filter_map(|place| self.partition(place))
-                .map(|p| p.head().next)
+                .map(|p| (p.head().next, p.group().status().applied))
                 .collect();
-            let least = ends.first().map_or(0, |offset| offset.0);
+            let least = ends.first().map_or(0, |(offset, _)| offset.0);
             if ends.len() == 1 && least >= self.account.borrow().acknowledged_count() {
                 break;
             }
@@ -283,13 +303,14 @@ impl World {
             let partition = self.partition(place).ok_or("a node doesn't run")?;
             let records = read_all(&partition).await?;
             self.account.borrow().check(&records).map_err(|error| format!("node {}: {error}", place + 1))?;
+            self.clients.check(place, &records).map_err(|error| format!("node {}: {error}", place + 1))?;
             self.trace.borrow_mut().note(("read", place, records.len()));
         }
         Ok(())
     }
 }
 
-async fn read_all(partition: &Partition) -> Result<Vec<(u64, String)>, String> {
+async fn read_all(partition: &Partition) -> Result<Vec<Stored>, String> {
     let (mut records, mut from) = (Vec::new(), Offset(0));
     while from < partition.head().next {
         let reply =
@@ -298,7 +319,8 @@ async fn read_all(partition: &Partition) -> Result<Vec<(u64, String)>, String> {
             let batch = BatchReader::new(stored.batch).map_err(|error| error.to_string())?;
             for (record, offset) in batch.zip(stored.base_offset.0..) {
                 let record = record.map_err(|error| error.to_string())?;
-                records.push((offset, String::from_utf8_lossy(&record.body).into_owned()));
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                records.push(Stored { offset, device: text(&record.device), body: text(&record.body) });
             }
         }
         if reply.next == from {

@@ -6,7 +6,7 @@ use fleetline_sim::{Options, run};
 /// These seeds hold; together they acknowledge enough and meet enough faults to mean something.
 #[test]
 fn fixed_seeds_hold() {
-    let (mut acknowledged, mut faults) = (0, 0);
+    let (mut acknowledged, mut faults, mut changes, mut records) = (0, 0, 0, 0);
     for seed in 1..=16 {
         let options = Options::from_seed(seed, 20);
         let report = run(&options).unwrap_or_else(|error| {
@@ -14,8 +14,11 @@ fn fixed_seeds_hold() {
         });
         acknowledged += report.acknowledged;
         faults += report.faults;
+        changes += report.device_changes;
+        records += report.device_records;
     }
     assert!(acknowledged > 5_000 && faults > 30, "vacuous: {acknowledged} acknowledged, {faults} faults");
+    assert!(changes > 3_000 && records > 500, "vacuous: {changes} changes and {records} records of devices");
 }
 
 /// The same seed gives the same trace, to the last acknowledgement and its virtual time. Needs tokio's own
