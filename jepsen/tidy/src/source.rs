@@ -17,6 +17,8 @@ const DETERMINISTIC: &[&str] = &[
     "raft/group/src/",
     "broker/streams/src/",
     "broker/cluster/src/",
+    "broker/twins/src/",
+    "broker/devices/src/",
     "broker/partition/src/machine.rs",
 ];
 
