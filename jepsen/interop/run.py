@@ -16,6 +16,7 @@ Ends with 1 when a case failed, 2 when the hub could not be started. Standard li
 
 import argparse
 import concurrent.futures
+import fcntl
 import fnmatch
 import os
 import subprocess
@@ -140,6 +141,17 @@ def run_kind(kind, cases, binary, commands, address):
     return results
 
 
+def alone():
+    """Holds the folder until this process ends: a second run would remove the data of the first under it."""
+    lock = open(os.path.join(HOME, "lock"), "w", encoding="ascii")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("waiting for another run to end", file=sys.stderr)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument(
@@ -163,6 +175,7 @@ def main():
         print("no case fits", file=sys.stderr)
         return 2
     os.makedirs(os.path.join(HOME, "logs"), exist_ok=True)
+    lock = alone()
     if not options.shared_network and not namespace.enter():
         print("no network of our own: ports 8883 and 443 of this machine are used", file=sys.stderr)
     commands = control.Commands(HOME)
@@ -175,6 +188,7 @@ def main():
             except (OSError, RuntimeError, NodeEnded) as error:
                 print(f"the hub ({kind}) failed: {error}", file=sys.stderr)
                 return 2
+    lock.close()
     failed = [name for name, reason, _ in results if reason is not None]
     print(f"{len(results) - len(failed)} passed, {len(failed)} failed of {len(cases)}")
     return 1 if failed else 0

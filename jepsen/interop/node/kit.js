@@ -140,10 +140,11 @@ async function records(device, count) {
 
 const properties = (record) => record.properties;
 
-/// System properties by routed name. None at all would mean that the reader hides them.
+/// System properties by routed name; the device is kept as the record's key.
 function system(record) {
+  // Each record has the generation at least: none at all means that the reader hides them.
   assert(Object.keys(record.system).length, '`device monitor --json` shows no system properties');
-  return record.system;
+  return { 'iothub-connection-device-id': record.device, ...record.system };
 }
 
 /// Fails unless `promise` is rejected by an error of this name.

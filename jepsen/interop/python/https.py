@@ -8,6 +8,7 @@ import threading
 
 from kit import case, equal, hub, main, primary_key, properties, records, runner, send_command, system, token
 from kit_device import new_device
+from kit_raw import opened
 
 
 def as_device(identity, method, path, **options):
@@ -40,6 +41,20 @@ def sends():
         ["m1", "c1", "application/json", "utf-8"],
         "system properties",
     )
+
+
+@case("https.same_stamps")
+def same_stamps():
+    """What the hub adds to a record doesn't depend on the protocol that brought it."""
+    identity = new_device("http-stamps")
+    device_id = identity["deviceId"]
+    device = opened(identity)
+    device.publish(f"devices/{device_id}/messages/events/", "by mqtt")
+    device.close()
+    answer = as_device(identity, "POST", f"/devices/{device_id}/messages/events", body="by https")
+    equal(answer["status"], 204, answer["body"][:200])
+    by_mqtt, by_https = records(device_id, 2)
+    equal(system(by_https), system(by_mqtt), "system properties of the same device")
 
 
 @case("https.send_batch")

@@ -173,9 +173,10 @@ def properties(record):
 
 
 def system(record):
-    """The system properties of a record, by routed name. None at all would mean that the reader hides them."""
+    """The system properties of a record, by routed name; the device is kept as the record's key."""
+    # Each record has the generation at least: none at all means that the reader hides them.
     assert record["system"], "`device monitor --json` shows no system properties"
-    return record["system"]
+    return {"iothub-connection-device-id": record["device"], **record["system"]}
 
 
 def token(device, key, expiry_s, policy=None):
