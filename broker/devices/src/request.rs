@@ -190,6 +190,22 @@ pub struct Verified {
     /// How the identity proves itself ([`crate::AuthKind`]).
     #[prost(int32, tag = "5")]
     pub kind: i32,
+    /// How it was proved this time ([`Proof::method`]).
+    #[prost(string, tag = "6")]
+    pub method: String,
+}
+
+impl Proof {
+    /// How it is proved, as records keep it: short, because every record of a device has it. Who shows
+    /// records to readers spells it out.
+    pub fn method(&self) -> &'static str {
+        match &self.shown {
+            None => "",
+            Some(Shown::Token(_)) => "s",
+            Some(Shown::Policy(_)) => "p",
+            Some(Shown::Certificate(_)) => "x",
+        }
+    }
 }
 
 /// An answer; which fields are set depends on the question.

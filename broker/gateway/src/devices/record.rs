@@ -2,51 +2,58 @@
 
 use fleetline_iothub::bag::SystemProperty;
 
-/// How a device proved itself, as its records keep it: short, because every record has it. Who
-/// shows records to readers spells it out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AuthMethod {
-    /// A token of its own key.
-    Sas,
-    /// A token of a policy.
-    Policy,
-    /// A certificate.
-    Certificate,
-}
-
-impl AuthMethod {
-    /// The stored form.
-    pub fn code(self) -> &'static [u8] {
-        match self {
-            AuthMethod::Sas => b"s",
-            AuthMethod::Policy => b"p",
-            AuthMethod::Certificate => b"x",
-        }
-    }
-}
-
 /// The stamps of a connection's records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamps {
     /// The identity's generation.
     pub generation: String,
-    /// How it proved itself.
-    pub method: AuthMethod,
+    /// How it proved itself, as `fleetline_devices::Proof::method` says.
+    pub method: &'static str,
     /// Its module, or empty.
     pub module: String,
+    /// The model that it announced, or empty.
+    pub model: String,
 }
 
 impl Stamps {
-    /// The most that [`Stamps::write`] adds.
-    pub const COUNT_MAX: usize = 3;
+    /// The most that [`Stamps::properties`] gives.
+    pub const COUNT_MAX: usize = 4;
 
-    /// The system properties of a record, in stored form.
+    /// The system properties of a record, in stored form, and how many of them count.
     pub fn properties(&self) -> ([(u8, &[u8]); Stamps::COUNT_MAX], usize) {
-        let stamps = [
+        let mut stamps = [
             (SystemProperty::ConnectionGenerationId.number(), self.generation.as_bytes()),
-            (SystemProperty::ConnectionAuthMethod.number(), self.method.code()),
-            (SystemProperty::ConnectionModuleId.number(), self.module.as_bytes()),
+            (SystemProperty::ConnectionAuthMethod.number(), self.method.as_bytes()),
+            (0, &[][..]),
+            (0, &[][..]),
         ];
-        (stamps, if self.module.is_empty() { 2 } else { 3 })
+        let mut count = 2;
+        let optional =
+            [(SystemProperty::ConnectionModuleId, &self.module), (SystemProperty::ModelId, &self.model)];
+        for (property, value) in optional.into_iter().filter(|(_, value)| !value.is_empty()) {
+            stamps[count] = (property.number(), value.as_bytes());
+            count += 1;
+        }
+        (stamps, count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What isn't there isn't written.
+    #[test]
+    fn optional_stamps() {
+        let ids = |module: &str, model: &str| {
+            let stamps =
+                Stamps { generation: "g".into(), method: "s", module: module.into(), model: model.into() };
+            let (rows, count) = stamps.properties();
+            rows[..count].iter().map(|(id, _)| *id).collect::<Vec<u8>>()
+        };
+        assert_eq!(ids("", "").len(), 2);
+        assert_eq!(ids("m", "").last(), Some(&SystemProperty::ConnectionModuleId.number()));
+        assert_eq!(ids("", "dtmi:a;1").last(), Some(&SystemProperty::ModelId.number()));
+        assert_eq!(ids("m", "dtmi:a;1").len(), 4);
     }
 }

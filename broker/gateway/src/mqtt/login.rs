@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use fleetline_devices::{
-    Connect as ConnectRequest, ConnectionPlace, DeviceKey, OpenSession, Proof, Request, SessionOpened, Shown,
+    Connect as ConnectRequest, ConnectionPlace, DeviceKey, OpenSession, Proof, Request, SessionOpened,
     WillRow,
 };
 use fleetline_iothub::bag::{Bag, parse_into};
@@ -21,7 +21,7 @@ use super::{MqttContext, refused};
 use crate::devices::connections::Registered;
 use crate::devices::hub::{AskError, answered};
 use crate::devices::login::device_login;
-use crate::devices::record::{AuthMethod, Stamps};
+use crate::devices::record::Stamps;
 use crate::http::PeerInfo;
 
 /// How often the leader is asked again when an identity changes under the login.
@@ -221,6 +221,10 @@ async fn try_open(context: &MqttContext, peer: &PeerInfo, connect: Received) -> 
         mqtt_login::LoginError::OtherIdentity | mqtt_login::LoginError::BadClientId(_) => BAD_CLIENT_ID,
         _ => BAD_LOGIN,
     })?;
+    // Required by the protocol; which one it is makes no difference.
+    if login.api_version.is_none() {
+        return Err(BAD_LOGIN);
+    }
     if !settings.is_host(login.host) {
         return Err(NOT_AUTHORIZED);
     }
@@ -246,13 +250,14 @@ async fn try_open(context: &MqttContext, peer: &PeerInfo, connect: Received) -> 
         will,
         model_id: login.model_id.map(|model| model.into_owned()).unwrap_or_default(),
     };
-    let method = method_of(&presented.proof);
+    let method = presented.proof.method();
+    let model = open.model_id.clone();
     let (session, generation) = ask_leader(context, open, presented.proof).await?;
     registered.link.opened(session.session.epoch);
     let module = registered.link.key.module.clone();
     Ok(Opened {
         version: connect.version,
-        stamps: Stamps { generation, method, module },
+        stamps: Stamps { generation, method, module, model },
         registered,
         session,
         keep_alive: connect.keep_alive,
@@ -310,14 +315,6 @@ fn key_of(identity: Identity<'_>) -> DeviceKey {
     match identity.module {
         Some(module) => DeviceKey::module(identity.device, module),
         None => DeviceKey::device(identity.device),
-    }
-}
-
-fn method_of(proof: &Proof) -> AuthMethod {
-    match &proof.shown {
-        Some(Shown::Certificate(_)) => AuthMethod::Certificate,
-        Some(Shown::Policy(_)) => AuthMethod::Policy,
-        _ => AuthMethod::Sas,
     }
 }
 

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use fleetline_devices::{AckMode, CommandRow, DesiredChange, DeviceKey, SessionOpened, SubscriptionRow};
-use fleetline_iothub::bag::SystemProperty;
+use fleetline_iothub::bag::{SystemProperty, format_time};
 use fleetline_iothub::names::Identity;
 use fleetline_iothub::topics::{self, DeviceTopic, Subscription, parse_filter, parse_publish};
 use fleetline_mqtt::{
@@ -370,6 +370,11 @@ impl Session {
         drop(job.answer.send(MethodAnswer::without(refused)));
     }
 
+    /// The connection ends: who waits for a method's answer hears it now.
+    pub(super) fn drop_methods(&mut self) {
+        self.methods.clear();
+    }
+
     /// There may be commands.
     pub(super) fn want_commands(&mut self) {
         self.commands_wanted = self.qos_of(&[Subscription::Commands, Subscription::ModuleCommands]).is_some();
@@ -446,9 +451,13 @@ impl Session {
             AckMode::Negative => "negative",
             AckMode::Full => "full",
         };
-        for (property, value) in
-            [(SystemProperty::MessageId, command.message_id.as_str()), (SystemProperty::Ack, ack)]
-        {
+        let expiry = format_time(command.expires_ms);
+        let own = [
+            (SystemProperty::MessageId, command.message_id.as_str()),
+            (SystemProperty::Ack, ack),
+            (SystemProperty::Expiry, expiry.as_str()),
+        ];
+        for (property, value) in own {
             if !value.is_empty() && system.iter().all(|(known, _)| *known != property) {
                 system.push((property, value));
             }

@@ -348,6 +348,8 @@ where
     /// Says why, as far as the protocol can, and ends the session.
     async fn end(mut self: Box<Self>, close: Close) {
         refused(close.why);
+        self.session.drop_methods();
+        drop(self.registered.link.take_methods());
         tracing::trace!(device = self.session.key.text(), why = close.why, "connection ends");
         if self.session.version == Version::V5 && close.reason != reason::SUCCESS {
             encode::disconnect(&mut self.output, Version::V5, close.reason);
@@ -361,8 +363,8 @@ where
         drop(tokio::time::timeout(Duration::from_secs(2), last).await);
         drop(self.work.take());
         let link = self.registered.link.clone();
-        work::close(&self.context, &link, close.graceful).await;
-        // Fences find a connection by its registration: it stays known until nothing of it is on its way.
+        // Fences find a connection by its registration, so it stays known until nothing of it is on its way;
+        // and its session ends behind its last record: the next one begins behind that (P12).
         let sent = self.session.sent();
         poll_fn(|cx| {
             loop {
@@ -377,5 +379,6 @@ where
             }
         })
         .await;
+        work::close(&self.context, &link, close.graceful).await;
     }
 }

@@ -134,6 +134,7 @@ impl TestHub {
                     return Err(DeviceError::Disabled(verify.key.text()));
                 }
                 answer.verified = Some(Verified {
+                    method: verify.proof.method().to_owned(),
                     auth_version: query.auth_version(&row).unwrap(),
                     generation: row.generation.clone(),
                     fence: partition.state.head().fence,

@@ -38,7 +38,7 @@ async fn a_message_is_stored_with_its_properties_and_stamps() {
         (SystemProperty::MessageId, Some("m1".to_owned())),
         (SystemProperty::ContentType, Some("application/json".to_owned())),
         (SystemProperty::ConnectionGenerationId, generation),
-        (SystemProperty::ConnectionAuthMethod, Some("sas".to_owned())),
+        (SystemProperty::ConnectionAuthMethod, Some("s".to_owned())),
         (SystemProperty::EnqueuedTime, None),
         (SystemProperty::ConnectionModuleId, None),
     ];
@@ -167,7 +167,7 @@ async fn certificates() {
         .iter()
         .map(|record| system(record, SystemProperty::ConnectionAuthMethod))
         .collect();
-    assert_eq!(methods, [Some("x509".to_owned()), Some("x509".to_owned())]);
+    assert_eq!(methods, [Some("x".to_owned()), Some("x".to_owned())]);
 }
 
 /// P11: from the moment at which a device is disabled, nothing of it is stored; also not what was on

@@ -11,8 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use fleetline_devices::{
     Ask, Bulk, BulkItem, CloseSession, Connect, ConnectionPlace, DeviceAnswer, DeviceCommand, DeviceKey,
-    DeviceReply, DeviceRow, DeviceView, ErrorReply, List, Op, Proof, Request, Verified, Verify, check_proof,
-    limits,
+    DeviceReply, DeviceRow, DeviceView, ErrorReply, List, Op, Proof, Request, Shown, Verified, Verify,
+    check_proof, limits,
 };
 use fleetline_gateway::hub::HubError;
 use fleetline_iothub::errors::ErrorCode;
@@ -203,9 +203,17 @@ fn judge_once(hosted: &Partition, key: &DeviceKey, proof: &Proof) -> Result<Judg
     let fence = hosted.device_head().fence;
     let query = hosted.devices();
     let Some(row) = query.device(key).map_err(state)? else {
-        let code = if key.is_module() { ErrorCode::ModuleNotFound } else { ErrorCode::DeviceNotFound };
+        // Who has proved nothing doesn't learn which ids there are.
+        let code = match proof.shown {
+            Some(Shown::Policy(true)) if key.is_module() => ErrorCode::ModuleNotFound,
+            Some(Shown::Policy(true)) => ErrorCode::DeviceNotFound,
+            _ => ErrorCode::IotHubUnauthorized,
+        };
         return Ok(Err((code, format!("{} is not registered", key.text()))));
     };
+    if let Err(error) = check_proof(&row, proof) {
+        return Ok(Err((ErrorCode::IotHubUnauthorized, error.to_string())));
+    }
     let mut disabled = row.spec.disabled;
     if key.is_module() {
         let device = query.device(&DeviceKey::device(&key.device)).map_err(state)?;
@@ -214,15 +222,13 @@ fn judge_once(hosted: &Partition, key: &DeviceKey, proof: &Proof) -> Result<Judg
     if disabled {
         return Ok(Err((ErrorCode::DeviceDisabled, format!("{} is disabled", key.text()))));
     }
-    if let Err(error) = check_proof(&row, proof) {
-        return Ok(Err((ErrorCode::IotHubUnauthorized, error.to_string())));
-    }
     Ok(Ok(Verified {
         auth_version: query.auth_version(&row).map_err(state)?,
         generation: row.generation.clone(),
         fence,
         epoch: (applied << 8) | 0xff,
         kind: row.spec.auth.kind,
+        method: proof.method().to_owned(),
     }))
 }
 

@@ -329,11 +329,17 @@ impl<'a> Sender<'a> {
                 Some(reformed)
             }
             None => {
+                // If an earlier attempt was stored after all, its numbers are taken: the next batch must
+                // not be mistaken for it.
+                if sent.unknown {
+                    self.producer.epoch += 1;
+                }
+                let sequence = if sent.unknown { 0 } else { sent.sequence };
                 if let Some(mut next) = later.pop_front() {
-                    self.renumber(&mut next, later, sent.sequence);
+                    self.renumber(&mut next, later, sequence);
                     later.push_front(next);
                 } else {
-                    self.producer.first_sequence = sent.sequence;
+                    self.producer.first_sequence = sequence;
                 }
                 None
             }

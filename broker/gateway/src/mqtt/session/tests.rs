@@ -133,7 +133,7 @@ fn commands() {
     let mut s = session(&[(COMMANDS, 1)]);
     assert_eq!(s.next_work(), Some(Work::Commands { after: 0, limit: 2 }));
     let sent = done(&mut s, Done::Commands(vec![command(10), command(20)]));
-    let topic = "devices/d/messages/devicebound/%24.to=%2Fdevices%2Fd%2Fmessages%2FdeviceBound";
+    let topic = "devices/d/messages/devicebound/%24.to=%2Fdevices%2Fd%2Fmessages%2FdeviceBound&%24.exp=1970-01-01T00%3A00%3A00.0000000Z";
     assert_eq!(sent, [format!("publish 1 {topic} c10"), format!("publish 2 {topic} c20")]);
     assert_eq!(s.next_work(), None, "the window is full");
     take(&mut s, Packet::PubAck(fleetline_mqtt::Ack { packet_id: id(1), reason: 0 }));
