@@ -249,9 +249,7 @@ impl ControlState {
                 self.create_token(id, token, *now, out)
             }
             ControlCommand::RaiseFeatureLevel { to } => self.raise_feature_level(*to, out),
-            ControlCommand::SetRetention { time_ms, bytes } => {
-                self.set_retention(*time_ms, *bytes, out)
-            }
+            ControlCommand::SetRetention { time_ms, bytes } => self.set_retention(*time_ms, *bytes, out),
             ControlCommand::PutHubSetting { name, value, expected_version } => {
                 self.put_hub_setting(name, value, *expected_version, out)
             }
@@ -674,7 +672,6 @@ mod tests {
         assert_eq!(back.hub, state.hub);
         assert_eq!(back.hub["policies"], HubSetting { version: 2, value: Bytes::from_static(b"b") });
     }
-
 
     /// A cluster is made once; nodes keep their id by disk and never get a used one.
     #[test]

@@ -127,15 +127,16 @@ impl Link {
         if changed { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    fn call(&self, job: MethodJob) -> Result<(), MethodJob> {
+    /// Hands a call over; `false` when too many wait.
+    fn call(&self, job: MethodJob) -> bool {
         let mut methods = self.methods.lock();
         if methods.len() >= METHODS_MAX {
-            return Err(job);
+            return false;
         }
         methods.push(job);
         drop(methods);
         self.set(Link::METHODS);
-        Ok(())
+        true
     }
 }
 
@@ -259,7 +260,7 @@ impl Connections {
             return MethodAnswer::without(MethodAnswer::NOT_ONLINE);
         };
         let (answer, answered) = oneshot::channel();
-        if link.call(MethodJob { call, answer }).is_err() {
+        if !link.call(MethodJob { call, answer }) {
             return MethodAnswer::without(MethodAnswer::BUSY);
         }
         match tokio::time::timeout(limit, answered).await {

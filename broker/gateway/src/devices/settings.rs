@@ -214,7 +214,8 @@ mod tests {
     /// The first rule that fits decides; a mask that can't be read fits nothing.
     #[test]
     fn address_rules() {
-        let rows: [(&[(&str, bool)], &str, bool); 8] = [
+        type Rules = &'static [(&'static str, bool)];
+        let rows: [(Rules, &str, bool); 8] = [
             (&[], "10.1.2.3", true),
             (&[("10.0.0.0/8", false)], "10.1.2.3", false),
             (&[("10.0.0.0/8", false)], "11.1.2.3", true),

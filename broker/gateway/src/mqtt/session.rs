@@ -524,10 +524,10 @@ impl Session {
     fn free_id(&mut self) -> PacketId {
         loop {
             self.last_id = self.last_id.wrapping_add(1);
-            if let Some(id) = PacketId::new(self.last_id) {
-                if self.deliveries.iter().all(|delivery| delivery.id != id) {
-                    return id;
-                }
+            if let Some(id) = PacketId::new(self.last_id)
+                && self.deliveries.iter().all(|delivery| delivery.id != id)
+            {
+                return id;
             }
         }
     }

@@ -217,7 +217,7 @@ fn violations() {
         qos: QoS::AtMostOnce,
         packet_id: None,
         properties: PublishProperties { topic_alias: Some(1), ..PublishProperties::default() },
-        ..qos2.clone()
+        ..qos2
     };
     let ack = fleetline_mqtt::Ack { packet_id: id(1), reason: 0 };
     let rows = [
