@@ -55,6 +55,14 @@ pub enum AuthError {
     /// A certificate whose permitted usage doesn't fit its name.
     #[error("certificate of {0:?} is not permitted for what its role does")]
     WrongUsage(String),
+    /// A certificate that others would not believe.
+    #[error("certificate of {name:?} would be refused by others: {reason}")]
+    Refused {
+        /// Whom it names.
+        name: String,
+        /// What a verifier says.
+        reason: String,
+    },
     /// rustls refused a certificate or a key.
     #[error("tls set-up failed: {0}")]
     Tls(String),

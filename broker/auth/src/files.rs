@@ -11,7 +11,8 @@
 //! they must change together. `authority.key` is written before `authority.pem`, whose presence
 //! says that the authority exists.
 //!
-//! Not here: certificates of an own PKI, which configuration points to.
+//! Files of an own PKI lie where configuration says; [`read_pem`] reads them, and nothing here writes
+//! them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -129,7 +130,21 @@ fn sections(pem: &str, label: &str) -> String {
     found
 }
 
+/// Reads a file of an own PKI. A file with a secret may be read by its group, not by everybody.
+///
+/// # Errors
+/// When it can't be read, is too large, or is a secret that everybody can read.
+pub fn read_pem(path: &Path, secret: bool) -> Result<String, AuthError> {
+    let missing = || AuthError::File { path: path.to_owned(), source: ErrorKind::NotFound.into() };
+    read_masked(path, if secret { 0o007 } else { 0 })?.ok_or_else(missing)
+}
+
 fn read(path: &Path, secret: bool) -> Result<Option<String>, AuthError> {
+    read_masked(path, if secret { 0o077 } else { 0 })
+}
+
+/// The file's text, unless its mode has a bit of `forbidden`.
+fn read_masked(path: &Path, forbidden: u32) -> Result<Option<String>, AuthError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -137,7 +152,7 @@ fn read(path: &Path, secret: bool) -> Result<Option<String>, AuthError> {
     };
     let at = |source| AuthError::File { path: path.to_owned(), source };
     let mode = file.metadata().map_err(at)?.permissions().mode() & 0o777;
-    if secret && mode & 0o077 != 0 {
+    if mode & forbidden != 0 {
         return Err(AuthError::KeyExposed { path: path.to_owned(), mode });
     }
     let mut text = String::new();

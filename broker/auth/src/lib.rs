@@ -18,7 +18,11 @@
 //! 4. Private keys are written with mode 0600, whole or not at all.
 //! 5. Secrets appear in no error, log line or debug output.
 //!
-//! Not here: who may do what (`broker/gateway`), device credentials, revocation lists.
+//! Certificates of an own PKI must look the same: exactly one such name among the DNS names, the hosts
+//! by which the node is reached beside it, extended key usage of client and server for a node and of
+//! client alone for all others, no CA. [`TlsBundle::check`] and [`TlsBundle::verify`] say what is wrong.
+//!
+//! Not here: who may do what (`broker/gateway`), device credentials, making revocation lists.
 #![deny(missing_docs)]
 
 mod authority;
@@ -26,13 +30,17 @@ mod error;
 mod files;
 mod identity;
 mod join;
+mod lifetime;
+mod live;
 mod tls;
 mod token;
 
 pub use authority::{Authority, CertificateRequest, LIFETIME_LEAF};
 pub use error::{AuthError, TokenError};
-pub use files::DataCerts;
+pub use files::{DataCerts, read_pem};
 pub use identity::{Identity, Role, identity_of, node_name};
 pub use join::join_client;
+pub use lifetime::{Lifetime, hosts_of};
+pub use live::{LiveKey, LiveTls, certified_key};
 pub use tls::{ClientAuth, TlsBundle, front_client, front_client_anonymous};
 pub use token::{Fingerprint, JoinToken, SecretHash, fingerprint_of};

@@ -5,16 +5,18 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::client::Resumption;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-use crate::authority::{certificate_of_pem, check_key, key_of_pem};
-use crate::{AuthError, Identity, Role, identity_of};
+use crate::authority::certificate_of_pem;
+use crate::live::{Trust, certified_key};
+use crate::{AuthError, Identity, LiveTls, Role, identity_of};
 
 /// What somebody needs to prove who it is, and to verify others.
 #[derive(Clone, PartialEq, Eq)]
@@ -23,7 +25,7 @@ pub struct TlsBundle {
     pub authority_pem: String,
     /// Its own certificate; intermediate ones may follow it.
     pub certificate_pem: String,
-    /// Its private key, PKCS#8.
+    /// Its private key.
     pub key_pem: String,
 }
 
@@ -61,15 +63,37 @@ impl TlsBundle {
             let (found, expected) = (identity.role.to_string(), role.to_string());
             return Err(AuthError::WrongRole { found, expected });
         }
-        check_key(&certificate, &key_of_pem(&self.key_pem)?, "own")
+        certified_key(&self.certificate_pem, &self.key_pem).map(drop)
     }
 
-    /// For the listener of `raft/transport`: clients must show a certificate of the authority.
+    /// Checks that the certificate would be believed by others of its kind: signed by the authority, in
+    /// its time, fit for its role, and not revoked by the lists in `crl_pem`.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn verify(&self, crl_pem: Option<&str>, now: SystemTime) -> Result<(), AuthError> {
+        let identity = self.identity()?;
+        let chain = certificates(&self.certificate_pem)?;
+        let (own, above) = chain.split_first().ok_or(AuthError::NotOneName(0))?;
+        let trust = Trust::new(&self.authority_pem, crl_pem)?;
+        let now = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
+        let refused =
+            |error: rustls::Error| AuthError::Refused { name: identity.name(), reason: error.to_string() };
+        trust.clients.verify_client_cert(own, above, now).map_err(refused)?;
+        if matches!(identity.role, Role::Node(_)) {
+            let name = identity.name();
+            let name = ServerName::try_from(name.clone()).map_err(|_| AuthError::UnknownName(name))?;
+            trust.servers.verify_server_cert(own, above, &name, &[], now).map_err(refused)?;
+        }
+        Ok(())
+    }
+
+    /// See [`LiveTls::peer_server`].
     ///
     /// # Errors
     /// When a part can't be read or the parts don't fit.
     pub fn peer_server(&self) -> Result<Arc<ServerConfig>, AuthError> {
-        self.front_server(&[], ClientAuth::Required)
+        LiveTls::new(self, None)?.peer_server()
     }
 
     /// For connections of `raft/transport` to its peers.
@@ -80,38 +104,17 @@ impl TlsBundle {
         front_client(self, &[])
     }
 
-    /// For a listener of clients that speak one of the `alpn` protocols (all, when it is empty).
+    /// See [`LiveTls::front_server`].
     ///
     /// # Errors
     /// When a part can't be read or the parts don't fit.
     pub fn front_server(&self, alpn: &[&[u8]], auth: ClientAuth) -> Result<Arc<ServerConfig>, AuthError> {
-        let builder = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(tls)?;
-        let builder = match auth {
-            ClientAuth::None => builder.with_no_client_auth(),
-            ClientAuth::Optional | ClientAuth::Required => {
-                let roots = Arc::new(roots(&self.authority_pem)?);
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
-                let verifier = match auth {
-                    ClientAuth::Optional => verifier.allow_unauthenticated(),
-                    _ => verifier,
-                };
-                let verifier = verifier.build().map_err(|error| AuthError::Tls(error.to_string()))?;
-                builder.with_client_cert_verifier(verifier)
-            }
-        };
-        let mut config = builder.with_single_cert(self.chain()?, self.key()?).map_err(tls)?;
-        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-        config.max_early_data_size = 0;
-        Ok(Arc::new(config))
+        LiveTls::new(self, None)?.front_server(alpn, auth)
     }
 
     /// The own certificate and those above it. The authority's is sent too: a node that joins knows
     /// only its fingerprint.
-    fn chain(&self) -> Result<Vec<CertificateDer<'static>>, AuthError> {
+    pub(crate) fn chain(&self) -> Result<Vec<CertificateDer<'static>>, AuthError> {
         let mut chain = certificates(&self.certificate_pem)?;
         for authority in certificates(&self.authority_pem)? {
             if !chain.contains(&authority) {
@@ -175,7 +178,7 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-fn roots(authority_pem: &str) -> Result<RootCertStore, AuthError> {
+pub(crate) fn roots(authority_pem: &str) -> Result<RootCertStore, AuthError> {
     let mut roots = RootCertStore::empty();
     for authority in certificates(authority_pem)? {
         roots.add(authority).map_err(tls)?;
@@ -184,13 +187,13 @@ fn roots(authority_pem: &str) -> Result<RootCertStore, AuthError> {
 }
 
 /// All certificates in a PEM text; at least one.
-fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, AuthError> {
+pub(crate) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, AuthError> {
     let malformed = |reason: String| AuthError::Malformed { what: "certificate", reason };
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     let found = found.map_err(|error| malformed(error.to_string()))?;
     if found.is_empty() { Err(malformed("no certificate in PEM form".into())) } else { Ok(found) }
 }
 
-fn tls(error: rustls::Error) -> AuthError {
+pub(crate) fn tls(error: rustls::Error) -> AuthError {
     AuthError::Tls(error.to_string())
 }
