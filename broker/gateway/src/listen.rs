@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -33,6 +34,9 @@ const BACKLOG: i32 = 4096;
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for T {}
+
+/// A TLS connection; boxed, because it is moved from hand to hand and large.
+pub type Tls = Box<tokio_rustls::server::TlsStream<TcpStream>>;
 
 /// What every listener needs.
 #[derive(Clone)]
@@ -63,7 +67,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub async fn accept<P, T, PF, TF>(listening: Listening, listener: TcpListener, serve: P, serve_tls: T)
 where
     P: Fn(TcpStream, PeerInfo) -> PF + Clone + Send + 'static,
-    T: Fn(tokio_rustls::server::TlsStream<TcpStream>, PeerInfo) -> TF + Clone + Send + 'static,
+    T: Fn(Tls, PeerInfo) -> TF + Clone + Send + 'static,
     PF: Future<Output = ()> + Send + 'static,
     TF: Future<Output = ()> + Send + 'static,
 {
@@ -94,21 +98,22 @@ where
         let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
         let (listening, serve_tls) = (listening.clone(), serve_tls.clone());
         connections.spawn(async move {
-            let tls = Box::pin(handshake(&listening, config, socket)).await;
-            drop(permit);
-            let Some(tls) = tls else { return };
-            let peer = peer_info(&listening.hub, address, tls.get_ref().1.peer_certificates());
-            drop(listening);
-            serve_tls(tls, peer).await;
+            // In a future of its own, which is given back: the connection's own is small.
+            let shaken: BoxFuture<'_, Option<(Tls, PeerInfo)>> = Box::pin(async move {
+                let tls = handshake(&listening, config, socket).await;
+                drop(permit);
+                let tls = tls?;
+                let peer = peer_info(&listening.hub, address, tls.get_ref().1.peer_certificates());
+                Some((tls, peer))
+            });
+            if let Some((tls, peer)) = shaken.await {
+                serve_tls(tls, peer).await;
+            }
         });
     }
 }
 
-async fn handshake(
-    listening: &Listening,
-    config: Arc<ServerConfig>,
-    socket: TcpStream,
-) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+async fn handshake(listening: &Listening, config: Arc<ServerConfig>, socket: TcpStream) -> Option<Tls> {
     let mut tls = match tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(config).accept(socket)).await {
         Ok(Ok(tls)) => tls,
         Ok(Err(error)) => {
@@ -129,7 +134,7 @@ async fn handshake(
         refused(listening.name, "tls_version");
         return None;
     }
-    Some(tls)
+    Some(Box::new(tls))
 }
 
 /// Who is at the other end of a TLS connection.

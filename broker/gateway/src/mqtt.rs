@@ -21,11 +21,13 @@ mod session;
 mod shell;
 mod work;
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fleetline_mqtt::Limits;
+use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::devices::DeviceGateway;
@@ -101,7 +103,9 @@ impl Drop for Counted<'_> {
 }
 
 /// Runs one connection to its end.
-pub async fn serve<IO>(context: Arc<MqttContext>, mut io: IO, peer: PeerInfo)
+///
+/// The future is small: what opening a session needs is given back before the connection is idle.
+pub async fn serve<IO>(context: Arc<MqttContext>, io: IO, peer: PeerInfo)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -111,19 +115,29 @@ where
         return;
     }
     let _counted = Counted(&context.count);
+    let opening: BoxFuture<'_, Option<Box<shell::Shell<IO>>>> = Box::pin(open(&context, io, peer));
+    if let Some(mut shell) = opening.await {
+        let close = poll_fn(|cx| shell.poll(cx)).await;
+        let ending: BoxFuture<'_, ()> = Box::pin(shell.end(close));
+        ending.await;
+    }
+}
+
+/// Reads CONNECT and opens the session.
+async fn open<IO>(context: &Arc<MqttContext>, mut io: IO, peer: PeerInfo) -> Option<Box<shell::Shell<IO>>>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let limit = context.limits.connect_timeout;
-    let opened = match tokio::time::timeout(limit, Box::pin(login::read_connect(&context, &mut io))).await {
-        Ok(Some(connect)) => Box::pin(login::open(&context, &mut io, &peer, connect)).await,
+    let opened = match tokio::time::timeout(limit, login::read_connect(context, &mut io)).await {
+        Ok(Some(connect)) => login::open(context, &mut io, &peer, connect).await,
         Ok(None) => None,
         Err(_) => {
             refused("connect_timeout");
             None
         }
     };
-    drop(peer);
-    if let Some(opened) = opened {
-        shell::run(context.clone(), io, opened).await;
-    }
+    opened.map(|opened| Box::new(shell::Shell::new(context.clone(), io, opened)))
 }
 
 /// Counts a refusal by its reason.

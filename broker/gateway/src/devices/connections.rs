@@ -182,7 +182,11 @@ impl Connections {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let link = Arc::new(Link::new(id, key));
         self.shard(id).lock().insert(id, link.clone());
-        self.by_device.write().entry(link.key.device.clone()).or_default().push(link.clone());
+        self.by_device
+            .write()
+            .entry(link.key.device.clone())
+            .or_insert_with(|| Vec::with_capacity(1))
+            .push(link.clone());
         self.count.fetch_add(1, Ordering::Relaxed);
         Registered { connections: self.clone(), link }
     }

@@ -139,7 +139,7 @@ pub(super) struct Session {
     pub(super) key: DeviceKey,
     limits: SessionLimits,
     /// Granted QoS by kind of subscription.
-    subscriptions: BTreeMap<Subscription, u8>,
+    subscriptions: [Option<u8>; Subscription::ALL.len()],
     acks: VecDeque<Slot>,
     /// Records given to the ingest.
     sent: u64,
@@ -167,7 +167,7 @@ impl Session {
             version,
             key,
             limits,
-            subscriptions: BTreeMap::new(),
+            subscriptions: [None; Subscription::ALL.len()],
             acks: VecDeque::new(),
             sent: 0,
             last_id: 0,
@@ -190,13 +190,13 @@ impl Session {
 
     fn note_subscription(&mut self, row: &SubscriptionRow) {
         if let Ok(subscription) = parse_filter(&row.filter, identity(&self.key)) {
-            self.subscriptions.insert(subscription, row.qos.min(1) as u8);
+            self.subscriptions[subscription as usize] = Some(row.qos.min(1) as u8);
         }
     }
 
     fn qos_of(&self, kinds: &[Subscription]) -> Option<QoS> {
-        let granted = kinds.iter().filter_map(|kind| self.subscriptions.get(kind)).max()?;
-        Some(if *granted == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce })
+        let granted = kinds.iter().filter_map(|kind| self.subscriptions[*kind as usize]).max()?;
+        Some(if granted == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce })
     }
 
     /// Whether the socket may be read: what would come has room.
@@ -207,6 +207,16 @@ impl Session {
     /// Whether nothing is open: buffers can go.
     pub(super) fn is_idle(&self) -> bool {
         self.acks.is_empty() && self.work.is_empty()
+    }
+
+    /// Gives memory back that an idle session doesn't need.
+    pub(super) fn give_back(&mut self) {
+        if self.acks.is_empty() && self.acks.capacity() > 0 {
+            self.acks = VecDeque::new();
+        }
+        if self.work.is_empty() && self.work.capacity() > 0 {
+            self.work = VecDeque::new();
+        }
     }
 
     /// Decides what a packet means.
@@ -336,7 +346,8 @@ impl Session {
     fn on_unsubscribe(&mut self, unsubscribe: Unsubscribe<'_>) {
         let remove: Vec<String> = unsubscribe.filters.map(str::to_owned).collect();
         let held = |filter: &String| {
-            parse_filter(filter, identity(&self.key)).is_ok_and(|kind| self.subscriptions.contains_key(&kind))
+            parse_filter(filter, identity(&self.key))
+                .is_ok_and(|kind| self.subscriptions[kind as usize].is_some())
         };
         let code = |filter| if held(filter) { reason::SUCCESS } else { reason::NO_SUBSCRIPTION_EXISTED };
         let codes = remove.iter().map(code).collect();
@@ -420,7 +431,7 @@ impl Session {
             Done::Unsubscribed { id, remove, codes } => {
                 for filter in remove {
                     if let Ok(kind) = parse_filter(&filter, identity(&self.key)) {
-                        self.subscriptions.remove(&kind);
+                        self.subscriptions[kind as usize] = None;
                     }
                 }
                 self.answer(encode::unsuback(out, self.version, id, &codes))?;

@@ -35,7 +35,7 @@ thread_local! {
 }
 
 /// A connection with an open session.
-struct Shell<IO> {
+pub(super) struct Shell<IO> {
     context: Arc<MqttContext>,
     io: IO,
     registered: Registered,
@@ -56,21 +56,11 @@ struct Shell<IO> {
     timer: Pin<Box<Sleep>>,
 }
 
-/// Runs a connection until it ends, and tells its leader.
-pub(super) async fn run<IO>(context: Arc<MqttContext>, io: IO, opened: Opened)
-where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let mut shell = Box::new(Shell::new(context, io, opened));
-    let close = poll_fn(|cx| shell.poll(cx)).await;
-    shell.end(close).await;
-}
-
 impl<IO> Shell<IO>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    fn new(context: Arc<MqttContext>, io: IO, opened: Opened) -> Shell<IO> {
+    pub(super) fn new(context: Arc<MqttContext>, io: IO, opened: Opened) -> Shell<IO> {
         let limits = SessionLimits {
             in_flight_max: context.limits.in_flight_max,
             deliveries_max: context.limits.deliveries_max.min(usize::from(opened.receive_maximum.max(1))),
@@ -110,7 +100,7 @@ where
     }
 
     /// Does all that can be done now; ready when the connection ends.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Close> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Close> {
         match self.poll_all(cx) {
             Ok(()) => Poll::Pending,
             Err(close) => Poll::Ready(close),
@@ -337,8 +327,9 @@ where
 
     /// An idle connection keeps no buffers.
     fn give_back(&mut self) {
-        if self.output.is_empty() && self.output.capacity() > 0 && self.session.is_idle() {
+        if self.output.is_empty() && self.session.is_idle() {
             self.output = Vec::new();
+            self.session.give_back();
         }
         if self.input.is_empty() && self.input.capacity() > 0 {
             self.input = Vec::new();
@@ -346,7 +337,7 @@ where
     }
 
     /// Says why, as far as the protocol can, and ends the session.
-    async fn end(mut self: Box<Self>, close: Close) {
+    pub(super) async fn end(mut self: Box<Self>, close: Close) {
         refused(close.why);
         self.session.drop_methods();
         drop(self.registered.link.take_methods());
