@@ -45,6 +45,7 @@ pub const DEFINITIONS: &[Definition] = &[
     counter("fleetline_device_effects_dropped_total", Unit::Count, "Notices to gateways dropped because too many waited; gateways look by themselves later"),
     counter("fleetline_front_refused_total", Unit::Count, "Connections refused before a protocol began, by front and reason"),
     counter("fleetline_gateway_wakes_failed_total", Unit::Count, "Notices that another node's gateway did not take"),
+    counter("fleetline_http_login_refused_total", Unit::Count, "HTTP callers refused, by reason"),
     counter("fleetline_http_requests_total", Unit::Count, "HTTP requests answered, by kind and status"),
     counter("fleetline_ingest_records_total", Unit::Count, "Records of devices stored through this node"),
     counter("fleetline_ingest_retries_total", Unit::Count, "Batches of records that had to be sent again"),
