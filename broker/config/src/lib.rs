@@ -8,6 +8,7 @@
 
 mod front;
 mod meanings;
+mod objects;
 mod quantity;
 
 use std::fmt;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use front::FrontListen;
+pub use objects::ObjectPlace;
 pub use quantity::{ByteSize, Period, QuantityError};
 
 /// Options of a node. Durations read like `"1.5s"`, sizes like `"64 MiB"`.
@@ -70,6 +72,8 @@ pub struct NodeConfig {
     pub state_memtable: ByteSize,
     /// How often state is flushed to disk, and the log may forget what it covers.
     pub flush_every: Period,
+    /// Where files that devices upload are kept. Keys and endpoints come from `AWS_*` and `AZURE_*`.
+    pub objects: ObjectPlace,
     /// Which log lines are written, e.g. `info` or `info,fleetline_raft_driver=debug`.
     pub log_level: String,
     /// Log lines as `text` or `json`.
@@ -105,6 +109,7 @@ impl Default for NodeConfig {
             state_cache: ByteSize(32 * MIB),
             state_memtable: ByteSize(32 * MIB),
             flush_every: Period::from_millis(30_000),
+            objects: ObjectPlace::Data,
             log_level: "info".to_owned(),
             log_format: "text".to_owned(),
         }

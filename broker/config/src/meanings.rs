@@ -26,6 +26,7 @@ pub(crate) const MEANINGS: &[(&str, &str)] = &[
     ("state_cache", "RocksDB's block cache."),
     ("state_memtable", "Rows in memory before they are flushed. Larger: longer replay after a crash."),
     ("flush_every", "How often state is flushed, and the log may forget what it covers. Longer: longer replay."),
+    ("objects", "Where files that devices upload are kept: empty (the data folder: each node its own), file:///path, s3://bucket/prefix or azure://container/prefix. Keys, region and endpoint: AWS_* and AZURE_* variables."),
     ("log_level", "Which log lines are written, like info or info,fleetline_raft_driver=debug."),
     ("log_format", "Log lines as text or json."),
 ];

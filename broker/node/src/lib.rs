@@ -25,6 +25,7 @@ mod hosting;
 mod hub;
 mod joining;
 mod node;
+mod objects;
 mod status;
 
 pub use data_dir::{DataDir, Identity};

@@ -17,7 +17,6 @@ use fleetline_config::{FrontListen, NodeConfig};
 use fleetline_env::real::{RealClock, RealDisk, RealEntropy};
 use fleetline_env::{Clock, Entropy};
 use fleetline_gateway::devices::settings::{POLICIES, default_policies};
-use fleetline_gateway::http::{ObjectFront, ObjectLimits};
 use fleetline_gateway::limits::QuicLimits;
 use fleetline_gateway::ops::{OpsOptions, OpsServer};
 use fleetline_gateway::quic::{QuicFront, QuicOptions};
@@ -44,6 +43,7 @@ use crate::fronts::Fronts;
 use crate::hosting::Hosting;
 use crate::hub::NodeHub;
 use crate::joining::address;
+use crate::objects;
 use crate::status;
 
 /// The highest feature level that this build knows.
@@ -79,6 +79,7 @@ impl Node {
         let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
         let data = DataDir::open(&config.data, &RealEntropy)?;
         let storage = open_storage(&config, &data, clock.clone())?;
+        let objects = objects::open(&config.objects, &data).await?;
         let (identity, new) = match data.identity()? {
             Some(identity) => (identity, false),
             None => (new_identity(&config, &data, storage.log.as_ref())?, true),
@@ -126,8 +127,7 @@ impl Node {
             connections: std::sync::OnceLock::new(),
             announced: AtomicBool::new(false),
         });
-        let objects = Some(open_objects(&data)?);
-        let fronts = Fronts::start(&config, &certs, &devices, objects)?;
+        let fronts = Fronts::start(&config, &certs, &devices, Some(objects))?;
         if hub.connections.set(fronts.connections_of().clone()).is_err() {
             tracing::error!("connections were set twice");
         }
@@ -216,15 +216,6 @@ impl Node {
         });
         futures::future::join_all(handed).await;
     }
-}
-
-/// Where files that devices upload go: a folder beside the node's other data.
-fn open_objects(data: &DataDir) -> Result<Arc<ObjectFront>, NodeError> {
-    let path = data.path("objects");
-    std::fs::create_dir_all(&path).map_err(|error| NodeError::data(&path, error))?;
-    let store = object_store::local::LocalFileSystem::new_with_prefix(&path)
-        .map_err(|error| NodeError::data(&path, error))?;
-    Ok(ObjectFront::new(Arc::new(store), ObjectLimits::default()))
 }
 
 /// Names and addresses by which devices, services and nodes reach this node.
