@@ -6,6 +6,7 @@
 //! Not here: flags themselves (`client/cli`), what the values do.
 #![deny(missing_docs)]
 
+mod certificates;
 mod front;
 mod meanings;
 mod objects;
@@ -46,6 +47,18 @@ pub struct NodeConfig {
     pub advertise: String,
     /// Failure zone; replicas are spread over zones. Empty: none.
     pub zone: String,
+    /// Authorities (PEM) of an own PKI, trusted for nodes and clients. Empty: the cluster's own authority.
+    pub tls_authority: PathBuf,
+    /// This node's certificate of the own PKI (PEM), with intermediate ones behind it.
+    pub tls_certificate: PathBuf,
+    /// Its private key (PEM).
+    pub tls_key: PathBuf,
+    /// Revocation lists (PEM) for nodes and clients. Empty: none.
+    pub tls_crl: PathBuf,
+    /// Another certificate (PEM, with its chain) for MQTT and HTTPS. Empty: the node's.
+    pub front_certificate: PathBuf,
+    /// Its private key (PEM).
+    pub front_key: PathBuf,
     /// Partitions of a new hub; fixed for its life.
     pub partitions: u32,
     /// Replicas that a partition should have once there are enough nodes: 1, 3 or 5.
@@ -96,6 +109,12 @@ impl Default for NodeConfig {
             hub_name: String::new(),
             advertise: String::new(),
             zone: String::new(),
+            tls_authority: PathBuf::new(),
+            tls_certificate: PathBuf::new(),
+            tls_key: PathBuf::new(),
+            tls_crl: PathBuf::new(),
+            front_certificate: PathBuf::new(),
+            front_key: PathBuf::new(),
             partitions: 4,
             replicas: 3,
             heartbeat: Period::from_millis(500),
@@ -279,6 +298,7 @@ impl NodeConfig {
                 self.listen
             ),
         );
+        errors.extend(self.certificates_apart());
         match errors.is_empty() {
             true => Ok(()),
             false => Err(ConfigErrors(errors)),

@@ -155,18 +155,32 @@ impl DataDir {
         certificate_pem: &str,
         key_pem: &str,
     ) -> Result<(), NodeError> {
-        write_whole(&self.path("client/endpoints"), (endpoints.join("\n") + "\n").as_bytes(), 0o644)?;
-        write_whole(&self.path("client/authority.pem"), authority_pem.as_bytes(), 0o644)?;
+        self.write_endpoints(endpoints, authority_pem)?;
         write_whole(&self.path("client/client.pem"), certificate_pem.as_bytes(), 0o644)?;
         write_whole(&self.path("client/client.key"), key_pem.as_bytes(), 0o600)
     }
 
-    /// Writes what a device or service on this machine needs: the hub's name, the authority to trust,
-    /// and a connection string of each policy.
+    /// Writes whom a client on this machine asks and whom it trusts; how it proves itself is its own to
+    /// bring, when certificates come from elsewhere.
     ///
     /// # Errors
     /// When it can't be written.
-    pub(crate) fn write_hub_context(&self, host: &str, state: &ControlState) -> Result<(), NodeError> {
+    pub(crate) fn write_endpoints(&self, endpoints: &[String], authority_pem: &str) -> Result<(), NodeError> {
+        write_whole(&self.path("client/endpoints"), (endpoints.join("\n") + "\n").as_bytes(), 0o644)?;
+        write_whole(&self.path("client/authority.pem"), authority_pem.as_bytes(), 0o644)
+    }
+
+    /// Writes what a device or service on this machine needs: the hub's name, the authority to trust
+    /// (`None`: one that isn't ours, so there is no file of it), and a connection string of each policy.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub(crate) fn write_hub_context(
+        &self,
+        host: &str,
+        state: &ControlState,
+        authority_pem: Option<&str>,
+    ) -> Result<(), NodeError> {
         let path = self.path("client/hub.json");
         let policies = state.hub.get(POLICIES).map(|setting| setting.value.as_ref()).unwrap_or(b"{}");
         let policies: BTreeMap<String, Policy> =
@@ -178,13 +192,21 @@ impl DataDir {
         };
         let strings: serde_json::Map<String, serde_json::Value> = policies.iter().map(string).collect();
         let authority = self.path("client/hub-authority.pem");
-        write_whole(&authority, state.settings.authority_pem.as_bytes(), 0o644)?;
-        let authority = std::path::absolute(&authority).unwrap_or(authority);
-        let context = serde_json::json!({
-            "hostName": host,
-            "authority": authority.display().to_string(),
-            "connectionStrings": strings,
-        });
+        let mut context = serde_json::json!({ "hostName": host, "connectionStrings": strings });
+        match authority_pem {
+            Some(pem) => {
+                write_whole(&authority, pem.as_bytes(), 0o644)?;
+                let authority = std::path::absolute(&authority).unwrap_or(authority);
+                context["authority"] = authority.display().to_string().into();
+            }
+            // One of before would be trusted in vain.
+            None => match std::fs::remove_file(&authority) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(NodeError::data(&authority, error));
+                }
+                _ => {}
+            },
+        }
         let text = serde_json::to_vec_pretty(&context).map_err(|error| NodeError::data(&path, error))?;
         write_whole(&path, &text, 0o600)
     }

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleetline_auth::DataCerts;
 use fleetline_config::{FrontListen, NodeConfig};
 use fleetline_gateway::devices::DeviceGateway;
 use fleetline_gateway::devices::connections::{Connections, Link};
@@ -17,6 +16,7 @@ use fleetline_gateway::tls;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use crate::certificates::Certificates;
 use crate::devices::NodeDevices;
 use crate::error::NodeError;
 
@@ -44,7 +44,7 @@ impl Fronts {
     /// Starts the ingest and every listener that is configured.
     pub(crate) fn start(
         config: &NodeConfig,
-        certs: &DataCerts,
+        certs: &Certificates,
         devices: &Arc<NodeDevices>,
         objects: Option<Arc<ObjectFront>>,
     ) -> Result<Fronts, NodeError> {
@@ -64,7 +64,7 @@ impl Fronts {
     fn start_mqtt(
         &mut self,
         config: &NodeConfig,
-        certs: &DataCerts,
+        certs: &Certificates,
         hub: &Arc<dyn DeviceHub>,
     ) -> Result<(), NodeError> {
         let serve =
@@ -85,11 +85,7 @@ impl Fronts {
             return Ok(());
         };
         let address = listener.local_addr().map_err(|error| failed("mqtt_listen", error))?;
-        let bundle = &certs.bundle;
-        let config_of = |alpn: &[&[u8]]| {
-            tls::server_config(&bundle.certificate_pem, &bundle.key_pem, alpn)
-                .map_err(|error| failed("mqtt_listen", error))
-        };
+        let config_of = |alpn: &[&[u8]]| tls_of(certs, alpn, "mqtt_listen");
         let listening = Listening { hub: hub.clone(), tls: Some(config_of(&[])?), name: "mqtt" };
         let context = self.mqtt.clone();
         self.listeners.spawn(listen::accept(listening, listener, serve(context.clone()), serve_tls(context)));
@@ -124,7 +120,7 @@ impl Fronts {
     fn start_https(
         &mut self,
         config: &NodeConfig,
-        certs: &DataCerts,
+        certs: &Certificates,
         hub: &Arc<dyn DeviceHub>,
         gateway: Arc<DeviceGateway>,
         objects: Option<Arc<ObjectFront>>,
@@ -132,9 +128,7 @@ impl Fronts {
         let Some(listener) = bind(config.https_listen, config, HTTPS_PORT, "https_listen")? else {
             return Ok(());
         };
-        let bundle = &certs.bundle;
-        let tls = tls::server_config(&bundle.certificate_pem, &bundle.key_pem, &[b"http/1.1"])
-            .map_err(|error| failed("https_listen", error))?;
+        let tls = tls_of(certs, &[b"http/1.1"], "https_listen")?;
         let mqtt = self.mqtt.clone();
         let context = Arc::new(HttpContext {
             gateway,
@@ -182,6 +176,17 @@ impl Fronts {
         }
         self.ingest.shutdown().await;
     }
+}
+
+/// TLS of a front, with whichever certificate is current at a handshake.
+fn tls_of(
+    certs: &Certificates,
+    alpn: &[&[u8]],
+    key: &'static str,
+) -> Result<Arc<rustls::ServerConfig>, NodeError> {
+    let (chain, private) = certs.front_pem();
+    let config = tls::server_config(&chain, &private, alpn).map_err(|error| failed(key, error))?;
+    Ok(certs.of_front(&config))
 }
 
 /// Opens a front's port; `None` when it is off.

@@ -17,6 +17,7 @@ use fleetline_partition::Partition;
 use fleetline_raft_driver::Driver;
 use fleetline_types::{MemberId, NodeId, Offset, PartitionId, partition_of_key};
 
+use crate::certificates::Certificates;
 use crate::control::Control;
 use crate::hosting::Hosting;
 
@@ -30,6 +31,8 @@ pub(crate) struct NodeHub {
     pub(crate) partitions: u32,
     /// Names by which devices and services reach any node.
     pub(crate) hosts: Vec<String>,
+    /// Of this node, and whether others of the cluster are made elsewhere.
+    pub(crate) certificates: Arc<Certificates>,
     /// Connections of devices to this node.
     pub(crate) connections: std::sync::OnceLock<Arc<fleetline_gateway::devices::connections::Connections>>,
     /// The cluster knows this node's addresses, and clients on this machine find what they need.
@@ -230,12 +233,14 @@ impl Hub for NodeHub {
 
     async fn create_join_token(&self, valid_for: Duration) -> Result<String, HubError> {
         let state = self.control.view();
-        if state.settings.authority_key_pem.is_empty() {
-            let text = "this cluster's certificates come from elsewhere: start the new node with one of them";
+        let own = self.certificates.own_authority();
+        if own.is_none() && state.settings.authority_key_pem.is_empty() {
+            let text = "this node can't vouch for others: ask one that has tls_authority";
             return Err(HubError::Invalid(text.to_owned()));
         }
         let internal = |error: &dyn std::fmt::Display| HubError::Internal(error.to_string());
-        let fingerprint = fingerprint_of(&state.settings.authority_pem).map_err(|e| internal(&e))?;
+        let fingerprint = fingerprint_of(own.as_ref().unwrap_or(&state.settings.authority_pem))
+            .map_err(|e| internal(&e))?;
         let addresses = state.nodes.values().map(|member| member.client_address.clone()).take(16).collect();
         let token = JoinToken::generate(addresses, fingerprint).map_err(|e| internal(&e))?;
         let now = self.clock.wall();
@@ -254,8 +259,22 @@ impl Hub for NodeHub {
         let state = self.control.view();
         let invalid = |error: &dyn std::fmt::Display| HubError::Invalid(error.to_string());
         let settings = &state.settings;
-        let authority = Authority::from_pem(&settings.authority_pem, &settings.authority_key_pem)
-            .map_err(|error| HubError::Internal(error.to_string()))?;
+        let own = self.certificates.own_authority();
+        let authority = match (&own, request.csr_pem.is_empty()) {
+            (Some(_), true) => None,
+            (None, false) => Some(
+                Authority::from_pem(&settings.authority_pem, &settings.authority_key_pem)
+                    .map_err(|error| HubError::Internal(error.to_string()))?,
+            ),
+            (Some(_), false) => return Err(HubError::Invalid(
+                "this cluster's certificates come from elsewhere: set tls_authority, tls_certificate and tls_key \
+                 on the new node".to_owned(),
+            )),
+            (None, true) => return Err(HubError::Invalid(
+                "this cluster certifies its nodes itself: leave tls_authority, tls_certificate and tls_key out \
+                 on the new node".to_owned(),
+            )),
+        };
         let command = ControlCommand::AddNode {
             disk_id: request.disk_id.clone(),
             client_address: request.client_address.clone(),
@@ -270,15 +289,15 @@ impl Hub for NodeHub {
         hosts.extend(self.hosts.iter().cloned());
         hosts.sort_unstable();
         hosts.dedup();
-        let certificate_pem = authority
-            .sign_csr(&request.csr_pem, &Role::Node(node), &hosts)
-            .map_err(|error| invalid(&error))?;
+        let signed =
+            authority.map(|authority| authority.sign_csr(&request.csr_pem, &Role::Node(node), &hosts));
+        let certificate_pem = signed.transpose().map_err(|error| invalid(&error))?.unwrap_or_default();
         tracing::info!(%node, address = request.client_address, "node joins the cluster");
         Ok(JoinReply {
             node,
             cluster: self.cluster.clone(),
             certificate_pem,
-            authority_pem: settings.authority_pem.clone(),
+            authority_pem: own.unwrap_or_else(|| settings.authority_pem.clone()),
             nodes: self.node_infos(),
             partitions: self.partitions,
         })

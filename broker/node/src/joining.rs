@@ -5,7 +5,6 @@
 //! ordinary client of the cluster can be used to ask (`broker/server` does).
 
 use std::net::ToSocketAddrs;
-use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -29,7 +28,8 @@ fn join_error(reason: impl std::fmt::Display) -> NodeError {
 pub struct JoinPlan {
     /// The request.
     pub request: JoinRequest,
-    key_pem: String,
+    /// `None` with an own PKI.
+    key_pem: Option<String>,
     data: DataDir,
 }
 
@@ -43,18 +43,23 @@ pub fn prepare_join(config: &NodeConfig, text: &str) -> Result<Option<(JoinToken
     if data.identity()?.is_some() {
         return Ok(None);
     }
-    let csr = CertificateRequest::generate().map_err(join_error)?;
+    // A node of an own PKI has its certificate, or gets it when the cluster has said who it is.
+    let csr = match config.has_own_pki() {
+        true => None,
+        false => Some(CertificateRequest::generate().map_err(join_error)?),
+    };
+    let (csr_pem, key_pem) = csr.map(|csr| (csr.csr_pem, csr.key_pem)).unzip();
     let host = config.host();
     let request = JoinRequest {
         secret: text.to_owned(),
-        csr_pem: csr.csr_pem,
+        csr_pem: csr_pem.unwrap_or_default(),
         client_address: address(&host, config.listen.port()),
         peer_address: address(&host, config.peer_listen.port()),
         zone: config.zone.clone(),
         disk_id: data.disk_id().to_owned(),
         feature_level: FEATURE_LEVEL,
     };
-    Ok(Some((token, JoinPlan { request, key_pem: csr.key_pem, data })))
+    Ok(Some((token, JoinPlan { request, key_pem, data })))
 }
 
 /// `host:port`, with brackets around an IPv6 address.
@@ -71,13 +76,12 @@ impl JoinPlan {
     /// # Errors
     /// When it can't be written.
     pub fn accept(self, reply: &JoinReply) -> Result<(), NodeError> {
-        let bundle = TlsBundle {
-            authority_pem: reply.authority_pem.clone(),
-            certificate_pem: reply.certificate_pem.clone(),
-            key_pem: self.key_pem,
-        };
-        let certs: &Path = &self.data.path("certs");
-        DataCerts::store(certs, &bundle, None).map_err(join_error)?;
+        if let Some(key_pem) = self.key_pem {
+            let (authority_pem, certificate_pem) =
+                (reply.authority_pem.clone(), reply.certificate_pem.clone());
+            let bundle = TlsBundle { authority_pem, certificate_pem, key_pem };
+            DataCerts::store(&self.data.path("certs"), &bundle, None).map_err(join_error)?;
+        }
         let peers = reply.nodes.iter().map(|node| (node.node.0, node.peer_address.clone())).collect();
         self.data.write_identity(&Identity {
             format: 1,

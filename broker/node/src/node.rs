@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
-use fleetline_auth::{Authority, ClientAuth, DataCerts, Role, identity_of};
+use fleetline_auth::{Authority, ClientAuth, Role, identity_of};
 use fleetline_cluster::{ControlCommand, ControlReply};
 use fleetline_config::{FrontListen, NodeConfig};
 use fleetline_env::real::{RealClock, RealDisk, RealEntropy};
@@ -34,6 +34,7 @@ use fleetline_types::{GroupId, NodeId, PartitionId};
 use tokio::sync::watch;
 
 use crate::access::ByCertificate;
+use crate::certificates::{self, Certificates};
 use crate::control::{Control, ControlMachine};
 use crate::data_dir::{DataDir, Identity};
 use crate::devices::{DevicesParts, NodeDevices};
@@ -85,14 +86,12 @@ impl Node {
             None => (new_identity(&config, &data, storage.log.as_ref())?, true),
         };
         let node = identity.node_id();
-        let hosts = certificate_hosts(&config);
-        let certs = DataCerts::load_or_create(&data.path("certs"), &identity.cluster, node, &hosts)
-            .map_err(certificates)?;
         if new {
             // A folder that has an identity is a cluster for good: not for a port that is taken.
             ports_are_free(&config)?;
             data.write_identity(&identity)?;
         }
+        let certs = Certificates::open(&config, data.path("certs"), &identity, &certificate_hosts(&config))?;
         let driver = start_driver(&config, &data, &identity, &certs, &storage).await?;
         for (peer, address) in identity.peers.iter().filter(|(peer, _)| **peer != node.0) {
             driver.transport().set_peer(NodeId(*peer), PeerAddress { address: address.clone() });
@@ -102,8 +101,8 @@ impl Node {
         let group = hosting.start_group(GroupId::CONTROL, Box::new(machine)).await?;
         let control = Control::new(driver.clone(), view);
         hosting.start_stored().await?;
-        // Only the node that made the cluster has its authority's key in its own folder.
-        if let (NodeId(1), Some(authority)) = (node, &certs.authority) {
+        // Only the node that made the cluster has its authority's key in its own folder, if it has one.
+        if let (NodeId(1), Some(authority)) = (node, certs.of_new_cluster()) {
             group.initialize(&BTreeSet::from([node])).await?;
             bootstrap(&config, &identity, &control, authority).await?;
         }
@@ -124,6 +123,7 @@ impl Node {
             cluster: identity.cluster.clone(),
             partitions: identity.partitions,
             hosts: certificate_hosts(&config)[1..].to_vec(),
+            certificates: certs.clone(),
             connections: std::sync::OnceLock::new(),
             announced: AtomicBool::new(false),
         });
@@ -145,6 +145,7 @@ impl Node {
         };
         let mut loops = duties.clone().start();
         devices.start(&mut loops);
+        loops.spawn(certificates::keep(certs, control));
         loops.spawn(announce(config, data, identity, hub.clone()));
         tracing::info!(%node, client = %front.local_addr(), ops = %ops.local_addr(), "node is running");
         Ok(Node { hub, duties, loops, fronts, front, ops, failed })
@@ -244,7 +245,7 @@ fn ports_are_free(config: &NodeConfig) -> Result<(), NodeError> {
     Ok(())
 }
 
-fn certificates(error: impl std::fmt::Display) -> NodeError {
+fn unusable(error: impl std::fmt::Display) -> NodeError {
     NodeError::Certificates(error.to_string())
 }
 
@@ -296,7 +297,7 @@ async fn start_driver(
     config: &NodeConfig,
     data: &DataDir,
     identity: &Identity,
-    certs: &DataCerts,
+    certs: &Certificates,
     storage: &Storage,
 ) -> Result<Arc<Driver>, NodeError> {
     let options = DriverOptions {
@@ -322,8 +323,8 @@ async fn start_driver(
         identity.cluster.clone(),
         data.disk_id(),
         Listen::Address(config.peer_listen),
-        certs.bundle.peer_server().map_err(certificates)?,
-        certs.bundle.peer_client().map_err(certificates)?,
+        certs.live().peer_server().map_err(unusable)?,
+        certs.live().peer_client().map_err(unusable)?,
         identify,
     );
     let listen = config.peer_listen;
@@ -343,7 +344,7 @@ async fn bootstrap(
     config: &NodeConfig,
     identity: &Identity,
     control: &Control,
-    authority: &Authority,
+    (authority_pem, authority_key_pem): (String, String),
 ) -> Result<(), NodeError> {
     let failed =
         |error: &dyn std::fmt::Display| NodeError::Stopped(format!("cluster can't be made: {error}"));
@@ -354,8 +355,8 @@ async fn bootstrap(
         cluster: identity.cluster.clone(),
         partitions: identity.partitions,
         replicas: config.replicas,
-        authority_pem: authority.certificate_pem().to_owned(),
-        authority_key_pem: authority.key_pem(),
+        authority_pem,
+        authority_key_pem,
     }];
     for command in commands {
         match control.propose(&command).await {
@@ -371,7 +372,7 @@ async fn bootstrap(
 /// what clients on this machine need. Goes on until all is done.
 async fn announce(config: NodeConfig, data: DataDir, identity: Identity, hub: Arc<NodeHub>) {
     loop {
-        match announce_once(&config, &data, &identity, &hub.control).await {
+        match announce_once(&config, &data, &identity, &hub).await {
             Ok(()) => return hub.announced.store(true, Ordering::Relaxed),
             Err(error) => tracing::debug!(error, "not announced yet"),
         }
@@ -383,8 +384,9 @@ async fn announce_once(
     config: &NodeConfig,
     data: &DataDir,
     identity: &Identity,
-    control: &Control,
+    hub: &NodeHub,
 ) -> Result<(), String> {
+    let (control, certs) = (&hub.control, &hub.certificates);
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let host = config.host();
     let (client, peer) = (address(&host, config.listen.port()), address(&host, config.peer_listen.port()));
@@ -424,9 +426,14 @@ async fn announce_once(
     if !state.hub.contains_key(POLICIES) {
         make_policies(control).await?;
     }
-    data.write_hub_context(&config.hub_host(), &control.view()).map_err(|e| text(&e))?;
     let settings = &state.settings;
-    if !settings.authority_key_pem.is_empty() && !data.path("client/client.pem").exists() {
+    let own = certs.own_authority();
+    let authority = own.as_deref().unwrap_or(&settings.authority_pem);
+    let shown = (!certs.has_own_front()).then_some(authority);
+    data.write_hub_context(&config.hub_host(), &control.view(), shown).map_err(|e| text(&e))?;
+    if own.is_some() {
+        data.write_endpoints(&[client], authority).map_err(|e| text(&e))?;
+    } else if !settings.authority_key_pem.is_empty() && !data.path("client/client.pem").exists() {
         let authority = Authority::from_pem(&settings.authority_pem, &settings.authority_key_pem);
         let bundle =
             authority.and_then(|authority| authority.issue_client(&Role::Admin)).map_err(|e| text(&e))?;
@@ -466,10 +473,10 @@ fn start_front(
     config: &NodeConfig,
     data: &DataDir,
     identity: &Identity,
-    certs: &DataCerts,
+    certs: &Certificates,
     hub: Arc<NodeHub>,
 ) -> Result<QuicFront, NodeError> {
-    let tls = certs.bundle.front_server(&[ALPN], ClientAuth::Optional).map_err(certificates)?;
+    let tls = certs.live().front_server(&[ALPN], ClientAuth::Optional).map_err(unusable)?;
     let reset_secret = data.reset_secret(&RealEntropy)?;
     let options = QuicOptions { listen: config.listen, tls, reset_secret, limits: QuicLimits::default() };
     let authorizer = Arc::new(ByCertificate { cluster: identity.cluster.clone() });
