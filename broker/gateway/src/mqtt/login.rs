@@ -39,6 +39,8 @@ pub(super) struct Received {
     keep_alive: u16,
     receive_maximum: u16,
     packet_bytes_max: Option<u32>,
+    /// It asks for what isn't here.
+    unsupported: Option<Refusal>,
     /// Bytes behind CONNECT; a client may send on before CONNACK.
     pub(super) rest: Vec<u8>,
 }
@@ -117,7 +119,25 @@ fn received(connect: &Connect<'_>, rest: &[u8]) -> Received {
         keep_alive: connect.keep_alive,
         receive_maximum: connect.properties.receive_maximum,
         packet_bytes_max: connect.properties.maximum_packet_size,
+        unsupported: unsupported(connect),
         rest: rest.to_vec(),
+    }
+}
+
+/// What an MQTT 5 client must be refused for at once, because CONNACK can't say no to a part.
+fn unsupported(connect: &Connect<'_>) -> Option<Refusal> {
+    if connect.version != Version::V5 {
+        return None;
+    }
+    // [MQTT5-4.12.0-1]: nobody would answer its AUTH.
+    if connect.properties.authentication_method.is_some() {
+        return Some(BAD_METHOD);
+    }
+    match &connect.will {
+        // [MQTT5-3.2.2-12], [MQTT5-3.2.2-13]
+        Some(will) if will.qos == QoS::ExactlyOnce => Some(WILL_QOS),
+        Some(will) if will.retain => Some(WILL_RETAIN),
+        _ => None,
     }
 }
 
@@ -145,6 +165,10 @@ const BAD_CLIENT_ID: Refusal = Refusal {
 };
 const BAD_WILL: Refusal =
     Refusal { v311: reason::V311_NOT_AUTHORIZED, v5: reason::TOPIC_NAME_INVALID, why: "will" };
+const WILL_QOS: Refusal = Refusal { v5: reason::QOS_NOT_SUPPORTED, ..BAD_WILL };
+const WILL_RETAIN: Refusal = Refusal { v5: reason::RETAIN_NOT_SUPPORTED, ..BAD_WILL };
+const BAD_METHOD: Refusal =
+    Refusal { v5: reason::BAD_AUTHENTICATION_METHOD, why: "authentication_method", ..NOT_AUTHORIZED };
 
 /// Opens the session and answers with CONNACK. `None` when it is refused; the peer knows then.
 pub(super) async fn open<IO>(
@@ -214,6 +238,9 @@ fn accepted<'a>(context: &MqttContext, opened: &Opened) -> ConnAck<'a> {
 }
 
 async fn try_open(context: &MqttContext, peer: &PeerInfo, connect: Received) -> Result<Opened, Refusal> {
+    if let Some(refusal) = connect.unsupported {
+        return Err(refusal);
+    }
     let gateway = &context.gateway;
     let settings = gateway.hub.settings();
     let username = connect.username.as_deref().unwrap_or_default();

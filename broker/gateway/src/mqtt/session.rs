@@ -253,6 +253,10 @@ impl Session {
             // [MQTT5-3.3.2-9]: above the maximum that CONNACK told, which is none.
             return Err(Close::error(reason::TOPIC_ALIAS_INVALID, "topic_alias"));
         }
+        if publish.retain && self.version == Version::V5 {
+            // [MQTT5-3.2.2-14]: CONNACK has told that nothing is retained.
+            return Err(Close::error(reason::RETAIN_NOT_SUPPORTED, "retain"));
+        }
         let ack = publish.packet_id;
         let topic = parse_publish(publish.topic, identity(&self.key))
             .map_err(|_| Close::error(reason::TOPIC_NAME_INVALID, "topic"))?;
@@ -344,13 +348,20 @@ impl Session {
     }
 
     fn on_unsubscribe(&mut self, unsubscribe: Unsubscribe<'_>) {
-        let remove: Vec<String> = unsubscribe.filters.map(str::to_owned).collect();
-        let held = |filter: &String| {
+        let held = |filter: &str| {
             parse_filter(filter, identity(&self.key))
                 .is_ok_and(|kind| self.subscriptions[kind as usize].is_some())
         };
-        let code = |filter| if held(filter) { reason::SUCCESS } else { reason::NO_SUBSCRIPTION_EXISTED };
-        let codes = remove.iter().map(code).collect();
+        // The leader hears only of what may be there: a packet may name more filters than a session has.
+        let mut remove: Vec<String> = Vec::new();
+        let mut codes = Vec::new();
+        for filter in unsubscribe.filters {
+            let is_held = held(filter);
+            codes.push(if is_held { reason::SUCCESS } else { reason::NO_SUBSCRIPTION_EXISTED });
+            if is_held && remove.iter().all(|known| known != filter) {
+                remove.push(filter.to_owned());
+            }
+        }
         self.work.push_back(Work::Unsubscribe { id: unsubscribe.packet_id, remove, codes });
     }
 
@@ -508,6 +519,10 @@ impl Session {
         sequence: Option<u64>,
         out: &mut Vec<u8>,
     ) -> bool {
+        // [MQTT5-3.3.4-9]: never more open than the client takes. Answers and changes that nobody
+        // acknowledges go on with QoS 0; they belong to this connection anyway.
+        let is_full = self.deliveries.len() >= self.limits.deliveries_max;
+        let qos = if sequence.is_none() && is_full { QoS::AtMostOnce } else { qos };
         let packet_id = (qos == QoS::AtLeastOnce).then(|| self.free_id());
         let publish = Publish {
             dup: false,

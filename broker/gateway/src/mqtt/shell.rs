@@ -23,6 +23,7 @@ use super::login::Opened;
 use super::session::{Close, Done, Session, SessionLimits};
 use super::{MqttContext, refused, work};
 use crate::devices::connections::{Link, Registered};
+use crate::devices::hub::MethodAnswer;
 use crate::devices::record::Stamps;
 
 /// Bytes read at a time.
@@ -74,9 +75,9 @@ where
             0 => context.limits.silence_max,
             seconds => (Duration::from_secs(seconds.into()) * 3 / 2).min(context.limits.silence_max),
         };
-        let expires = opened.expires.map(|seconds| {
+        let expires = opened.expires.and_then(|seconds| {
             let left = seconds.saturating_mul(1000).saturating_sub(context.gateway.hub.now_ms());
-            now + Duration::from_millis(left.min(u64::from(u32::MAX))) + context.limits.expiry_grace
+            now.checked_add(Duration::from_millis(left))?.checked_add(context.limits.expiry_grace)
         });
         let first = expires.map_or(now + silence, |expires| expires.min(now + silence));
         Shell {
@@ -149,7 +150,11 @@ where
         }
         if bits & Link::METHODS != 0 {
             for job in link.take_methods() {
-                self.session.on_method(job, &mut self.output);
+                match self.output_is_full() {
+                    // Nothing more for a client that doesn't read.
+                    true => drop(job.answer.send(MethodAnswer::without(MethodAnswer::BUSY))),
+                    false => self.session.on_method(job, &mut self.output),
+                }
             }
         }
         Ok(())
@@ -160,6 +165,10 @@ where
         let mut worked = false;
         loop {
             if self.work.is_none() {
+                if self.output_is_full() {
+                    // Its answer would wait for a client that doesn't read.
+                    return Ok(worked);
+                }
                 let Some(next) = self.session.next_work() else { return Ok(worked) };
                 let (hub, key) = (self.context.gateway.hub.clone(), self.session.key.clone());
                 let epoch = self.registered.link.epoch();
@@ -312,6 +321,10 @@ where
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
+            if (self.waits || !self.session.has_room()) && !self.output_is_full() {
+                // It may speak; it isn't heard, because what it has sent waits for the partition.
+                self.heard = now;
+            }
             if self.expires.is_some_and(|expires| expires <= now) {
                 return Err(Close::error(reason::MAXIMUM_CONNECT_TIME, "token_expired"));
             }

@@ -62,7 +62,9 @@ pub(super) async fn perform(
         }
         Work::Unsubscribe { id, remove, codes } => {
             let op = Op::Subscribe(Subscribe { key, epoch, add: Vec::new(), remove: remove.clone() });
-            insist(&hub, partition, op).await?;
+            if !remove.is_empty() {
+                insist(&hub, partition, op).await?;
+            }
             Ok(Done::Unsubscribed { id, remove, codes })
         }
         Work::Complete { sequence } => {
