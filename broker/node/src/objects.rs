@@ -30,7 +30,7 @@ use crate::error::NodeError;
 /// How long a store may take to answer at start.
 const CHECK: Duration = Duration::from_secs(5);
 
-/// What no file is called: asking for it shows whether the store knows us.
+/// What no file and no block is called: asking for it shows whether the store knows us.
 const NOBODY: &str = "blocks/-";
 
 /// A request may last, with a large file and a slow reader; without a byte for half a minute it ends.
@@ -191,20 +191,33 @@ async fn check(store: &Store) -> Finding {
 }
 
 fn finding(error: Option<Error>) -> Finding {
+    let Some(error) = error else {
+        return Finding::Silent(
+            "the endpoint has files that nobody stores, it may be another service's".into(),
+        );
+    };
+    let text = with_cause(&error);
+    // Both kinds of store answer 404 for a file and for its container; the body tells them apart.
+    let says = |codes: [&str; 2]| codes.iter().any(|code| text.contains(code));
     match error {
-        None => Finding::Known,
-        Some(Error::NotFound { source, .. }) => {
-            // Both stores answer 404 for a file and for its container; the body tells them apart.
-            let text = source.to_string();
-            match text.contains("NoSuchBucket") || text.contains("ContainerNotFound") {
-                true => Finding::Refused("there is no such bucket or container, make it first".to_owned()),
-                false => Finding::Known,
-            }
+        Error::NotFound { .. } if says(["NoSuchBucket", "ContainerNotFound"]) => {
+            Finding::Refused("there is no such bucket or container, make it first".to_owned())
         }
-        Some(error @ (Error::PermissionDenied { .. } | Error::Unauthenticated { .. })) => {
-            Finding::Refused(format!("the store refuses the keys: {error}"))
+        Error::NotFound { .. } if says(["NoSuchKey", "BlobNotFound"]) => Finding::Known,
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
+            Finding::Refused(format!("the store refuses the keys: {text}"))
         }
-        Some(error) => Finding::Silent(error.to_string()),
+        _ => Finding::Silent(text),
+    }
+}
+
+/// An error with what began it, which those in between don't always repeat.
+fn with_cause(error: &dyn std::error::Error) -> String {
+    let text = error.to_string();
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    match causes.last().map(ToString::to_string) {
+        Some(cause) if !text.contains(&cause) => format!("{text}: {cause}"),
+        _ => text,
     }
 }
 
@@ -318,6 +331,19 @@ mod tests {
     async fn a_silent_store_stops_nothing() {
         let moved = asked("301 Moved Permanently", "<Error><Code>PermanentRedirect</Code></Error>").await;
         assert!(matches!(&moved, Finding::Silent(why) if why.contains("region")), "{moved:?}");
+        let stranger = asked("404 Not Found", "<html>no such page</html>").await;
+        assert!(matches!(&stranger, Finding::Silent(why) if why.contains("no such page")), "{stranger:?}");
+        let page = asked("200 OK\r\netag: a\r\nlast-modified: Tue, 24 Nov 2026 14:00:00 GMT", "hello").await;
+        assert!(matches!(&page, Finding::Silent(why) if why.contains("another service")), "{page:?}");
+        let closed = s3_at(
+            &{
+                let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+                format!("http://{}", listener.local_addr().unwrap())
+            },
+            "",
+        );
+        let closed = check(&closed).await;
+        assert!(matches!(&closed, Finding::Silent(why) if why.contains("refused")), "{closed:?}");
         let place = ObjectPlace::S3 { bucket: "fleet".to_owned(), prefix: String::new() };
         assert_eq!(known(moved, &place), Ok(()));
         assert!(known(Finding::Refused("no".to_owned()), &place).is_err());
