@@ -108,7 +108,7 @@ def run_case(case, env):
 
 def run_kind(kind, cases, binary, commands, address):
     """Starts the hub of this kind, runs its cases and stops it. Gives the results."""
-    hub = Hub(binary, os.path.join(HOME, "run"), kind)
+    hub = Hub(binary, os.path.join(HOME, "run"), kind, HOME)
     results = []
 
     def report(result):

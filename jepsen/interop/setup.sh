@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs the public packages that the interop cases run, at fixed versions, into target/interop:
-# a Python environment (venv/), Node packages (node/) and, by apt, mosquitto's command-line clients.
+# Python (venv/) and Node packages (node/), what stands in for S3 and Azure (moto/, azurite/; apart, so that
+# the SDKs get the dependencies which they ask for) and, by apt, mosquitto's command-line clients.
 # Called by run.py before every run; does nothing when the pins below are what is installed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -10,28 +11,38 @@ mkdir -p "$home"
 # paho-mqtt is the version that azure-iot-device asks for; the raw MQTT cases use the same one.
 # six is imported by azure-iot-hub but not declared by it.
 python_pins="azure-iot-device==2.14.0 azure-iot-hub==2.7.0 paho-mqtt==1.6.1 requests==2.34.2 six==1.17.0"
+moto_pins="moto[s3]==5.2.5 flask==3.1.3 flask-cors==6.0.5"
 node_pins="azure-iot-device@1.18.4 azure-iot-device-mqtt@1.16.4 azure-iot-device-http@1.14.4 azure-iothub@1.16.6"
+azurite_pins="azurite@3.35.0"
 
 installed() { [ -f "$1" ] && [ "$(cat "$1")" = "$2" ]; }
 
-if ! installed "$home/venv/.pins" "$python_pins"; then
-  echo "setup: Python packages" >&2
-  rm -rf "$home/venv"
-  python3 -m venv "$home/venv"
+# python_packages FOLDER PINS
+python_packages() {
+  installed "$home/$1/.pins" "$2" && return
+  echo "setup: Python packages ($1)" >&2
+  rm -rf "${home:?}/$1"
+  python3 -m venv "$home/$1"
   # shellcheck disable=SC2086
-  "$home/venv/bin/pip" install --quiet --disable-pip-version-check $python_pins >&2
-  echo "$python_pins" >"$home/venv/.pins"
-fi
+  "$home/$1/bin/pip" install --quiet --disable-pip-version-check $2 >&2
+  echo "$2" >"$home/$1/.pins"
+}
+python_packages venv "$python_pins"
+python_packages moto "$moto_pins"
 
-if ! installed "$home/node/.pins" "$node_pins"; then
-  echo "setup: Node packages" >&2
-  rm -rf "$home/node"
-  mkdir -p "$home/node"
-  echo '{"private":true}' >"$home/node/package.json"
+# node_packages FOLDER PINS
+node_packages() {
+  installed "$home/$1/.pins" "$2" && return
+  echo "setup: Node packages ($1)" >&2
+  rm -rf "${home:?}/$1"
+  mkdir -p "$home/$1"
+  echo '{"private":true}' >"$home/$1/package.json"
   # shellcheck disable=SC2086
-  (cd "$home/node" && npm install --silent --no-audit --no-fund --save-exact $node_pins >&2)
-  echo "$node_pins" >"$home/node/.pins"
-fi
+  (cd "$home/$1" && npm install --silent --no-audit --no-fund --save-exact $2 >&2)
+  echo "$2" >"$home/$1/.pins"
+}
+node_packages node "$node_pins"
+node_packages azurite "$azurite_pins"
 
 if ! command -v mosquitto_pub >/dev/null || ! command -v openssl >/dev/null; then
   echo "setup: mosquitto-clients, openssl" >&2

@@ -30,6 +30,7 @@ class Commands:
             "hub": self.hub.rest.hub,
             "plain": self.hub.nodes[0].plain[1],
             "nodes": len(self.hub.nodes),
+            "store": self.hub.store and self.hub.store.place,
         }
 
     def rest(self, method, path, body=None, headers=None, policy="iothubowner", token=None):

@@ -18,9 +18,16 @@ import urllib.request
 from .proxy import Relay
 from .records import Reader
 from .rest import Rest
+from .store import STORES, Store
 
 # Nodes, and whether relays stand on 8883 and 443.
-KINDS = {"single": (1, False), "relayed": (1, True), "cluster": (3, True)}
+KINDS = {
+    "single": (1, False),
+    "stored-s3": (1, False),
+    "stored-azure": (1, False),
+    "relayed": (1, True),
+    "cluster": (3, True),
+}
 MQTT, HTTPS = ("127.0.0.1", 8883), ("127.0.0.1", 443)
 START_S_MAX = 90
 
@@ -50,8 +57,8 @@ def until(what, check, within_s=START_S_MAX):
 class Node:
     """One process. It keeps its ports and its folder over restarts."""
 
-    def __init__(self, binary, folder, mqtt, https):
-        self.binary, self.folder = binary, folder
+    def __init__(self, binary, folder, mqtt, https, environment=None):
+        self.binary, self.folder, self.environment = binary, folder, environment
         self.mqtt, self.https = mqtt, https
         self.native, self.peer, self.ops, self.plain = (("127.0.0.1", _free_port()) for _ in range(4))
         self.process = None
@@ -69,7 +76,7 @@ class Node:
             arguments += [f"--{flag}", "%s:%d" % address]
         with open(f"{self.folder}.log", "ab") as log:
             self.process = subprocess.Popen(
-                [*arguments, *more], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*arguments, *more], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment
             )
 
     def wait_ready(self):
@@ -103,22 +110,26 @@ class Node:
 
 
 class Hub:
-    """The nodes of one kind, their relays, REST and the reader of their stream."""
+    """The nodes of one kind, their relays, REST, the reader of their stream and the store of their files."""
 
-    def __init__(self, binary, home, kind):
-        self.binary, self.kind = binary, kind
+    def __init__(self, binary, home, kind, packages):
+        self.binary, self.kind, self.packages = binary, kind, packages
         self.home = os.path.join(home, kind)
-        self.nodes, self.relays, self.reader, self.rest = [], {}, None, None
+        self.nodes, self.relays, self.reader, self.rest, self.store = [], {}, None, None, None
 
     def start(self):
         count, relayed = KINDS[self.kind]
         shutil.rmtree(self.home, ignore_errors=True)
         os.makedirs(self.home)
+        if what := STORES.get(self.kind):
+            self.store = Store(what(self.packages, _free_port()), os.path.join(self.home, "store.log"))
+            self.store.wait_ready()
+        environment = self.store and self.store.environment()
         for number in range(1, count + 1):
             mqtt, https = (
                 (("127.0.0.1", _free_port()), ("127.0.0.1", _free_port())) if relayed else (MQTT, HTTPS)
             )
-            node = Node(self.binary, os.path.join(self.home, f"n{number}"), mqtt, https)
+            node = Node(self.binary, os.path.join(self.home, f"n{number}"), mqtt, https, environment)
             self.nodes.append(node)
             node.start(*(["--join", self._token()] if number > 1 else ["--partitions", "4"]))
             node.wait_ready()
@@ -205,3 +216,5 @@ class Hub:
         for node in self.nodes:
             if node.process is not None and node.process.poll() is None:
                 node.kill()
+        if self.store:
+            self.store.close()

@@ -7,10 +7,7 @@ Ways to make a client and refused credentials are in `credentials.py`, modules i
 
 import asyncio
 import json
-import ssl
 import time
-import urllib.parse
-import urllib.request
 import uuid
 
 from azure.iot.device import MethodResponse
@@ -42,6 +39,7 @@ from kit_device import (
     client,
     listen,
     new_device,
+    transfer,
     within,
 )
 
@@ -321,18 +319,6 @@ def renews_by_itself(options):
     within("send", lambda: device.send_message("after"))
     equal(records(identity["deviceId"], 1)[0]["body"], "after", "telemetry after the renewal")
     within("shutdown", device.shutdown)
-
-
-def transfer(method, info, body=None):
-    """One HTTPS request to where the hub sent us, as a storage SDK makes it. Gives the body of the answer."""
-    url = f"https://{info['hostName']}/{info['containerName']}/{urllib.parse.quote(info['blobName'])}{info['sasToken']}"
-    request = urllib.request.Request(
-        url, body, {"x-ms-blob-type": "BlockBlob", "x-ms-version": "2021-12-02"}, method=method
-    )
-    with urllib.request.urlopen(
-        request, timeout=60, context=ssl.create_default_context(cadata=authority())
-    ) as answer:
-        return answer.read()
 
 
 @both("blob_upload")

@@ -3,7 +3,10 @@
 Used by the files whose cases drive that SDK. The SDK is used as published; only its options differ.
 """
 
+import ssl
 import threading
+import urllib.parse
+import urllib.request
 
 from azure.iot.device import IoTHubDeviceClient, IoTHubModuleClient, Message, MethodResponse
 
@@ -84,6 +87,18 @@ def new_device(prefix, **body):
     return runner.device(prefix=prefix, body=body)
 
 
+def transfer(method, info, body=None, query=None, headers=None):
+    """One HTTPS request to where the hub sent us, as a storage SDK makes it. Gives the body of the answer."""
+    url = f"https://{info['hostName']}/{info['containerName']}/{urllib.parse.quote(info['blobName'])}{info['sasToken']}"
+    if query:
+        url += "&" + urllib.parse.urlencode(query)
+    headers = {"x-ms-blob-type": "BlockBlob", "x-ms-version": "2021-12-02", **(headers or {})}
+    request = urllib.request.Request(url, body, headers, method=method)
+    context = ssl.create_default_context(cadata=authority())
+    with urllib.request.urlopen(request, timeout=60, context=context) as answer:
+        return answer.read()
+
+
 __all__ = [
     "IoTHubDeviceClient",
     "IoTHubModuleClient",
@@ -94,5 +109,6 @@ __all__ = [
     "expect",
     "listen",
     "new_device",
+    "transfer",
     "within",
 ]
