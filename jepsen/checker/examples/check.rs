@@ -25,13 +25,6 @@ fn main() -> ExitCode {
     };
     let report = check_all(&history);
     println!("{} operations", history.len());
-    for (name, verdict) in
-        [("stream", &report.stream), ("checkpoints", &report.checkpoints), ("ownership", &report.ownership)]
-    {
-        match verdict {
-            Some(verdict) => println!("{name}: {verdict}"),
-            None => println!("{name}: no operations"),
-        }
-    }
+    print!("{report}");
     if report.passed() { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }

@@ -2,7 +2,7 @@
 //!
 //! A *history* is what clients saw from outside: every operation with the time it was invoked, the
 //! time it completed, and what it answered. The simulator and the runs against real processes
-//! record one and hand it over; nothing here knows how it came about. Three checkers read it:
+//! record one with a [`Recorder`]; nothing else here knows how it came about. Three checkers read it:
 //!
 //! - [`check_stream`]: the log of each partition (promises P1 to P5 and P7).
 //! - [`check_checkpoints`]: a checkpoint is a linearizable register that only grows (P8).
@@ -16,13 +16,14 @@
 //!
 //! All clients of one history must share one monotonic clock; real-time checks rest on that.
 //!
-//! Not here: recording, faults, and objects without versions (those need a search).
+//! Not here: clients, faults, and objects without versions (those need a search).
 #![deny(missing_docs)]
 
 mod checkpoint;
 mod history;
 mod json_lines;
 mod ownership;
+mod recorder;
 mod sort;
 mod stream;
 mod verdict;
@@ -31,6 +32,7 @@ pub use checkpoint::{CheckpointRules, check_checkpoints, checkpoint_violations};
 pub use history::{History, Kind, Outcome, Record, hash_bytes};
 pub use json_lines::HistoryError;
 pub use ownership::{OwnershipRules, check_ownership, ownership_violations};
+pub use recorder::Recorder;
 pub use stream::{StreamRules, check_stream, stream_violations};
 pub use verdict::{Verdict, Violation, ViolationKind};
 
@@ -51,6 +53,21 @@ impl Report {
         let mut verdicts =
             [&self.stream, &self.checkpoints, &self.ownership].into_iter().flatten().peekable();
         verdicts.peek().is_some() && verdicts.all(Verdict::is_valid)
+    }
+}
+
+/// A line per checker.
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let verdicts =
+            [("stream", &self.stream), ("checkpoints", &self.checkpoints), ("ownership", &self.ownership)];
+        for (name, verdict) in verdicts {
+            match verdict {
+                Some(verdict) => writeln!(f, "{name}: {verdict}")?,
+                None => writeln!(f, "{name}: no operations")?,
+            }
+        }
+        Ok(())
     }
 }
 
