@@ -2,8 +2,8 @@
 //!
 //! Used by the tests in `tests/` and by later campaigns. A [`LocalCluster`] starts nodes of the
 //! real binary with folders under one temporary directory, waits until they are ready, and can
-//! kill, pause, resume and restart them. What clients saw is accounted
-//! for in the tests (`account.rs`); nothing records a history for `fleetline-checker` yet.
+//! kill, pause, resume and restart them. The tests account for what clients saw (`account.rs`) and
+//! record it as a history, which `fleetline-checker` judges (`journal.rs`).
 //!
 //! Not here: what to do with a cluster (the tests).
 

@@ -3,15 +3,24 @@
 //! Checks, by promise: P1 an acknowledged record is at its offset; P2 nothing is read that nobody sent;
 //! P3 an offset holds one record; P4 records of one device are in the order of sending, and nothing is
 //! missing below an acknowledged one; P5 a record is stored once.
+//!
+//! Beside the account everything is recorded in a journal, of which the checker judges the same promises
+//! by other means, and more (`journal.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use fleetline_checker::Report;
 use fleetline_client::model::ReadFrom;
 use fleetline_client::{
     Client, ClientOptions, ConsumerOptions, PartitionId, Producer, ProducerOptions, Record, SendError,
+    partition_of_key,
 };
+use tokio::task::JoinSet;
+
+use crate::journal::Journal;
 
 /// What became of records.
 #[derive(Default)]
@@ -22,6 +31,8 @@ pub struct Account {
     unknown: BTreeSet<String>,
     /// Bodies that were not stored.
     failed: BTreeSet<String>,
+    /// The history of the test.
+    pub journal: Journal,
 }
 
 impl Account {
@@ -60,19 +71,14 @@ pub async fn produce(
 ) {
     let options = ProducerOptions { delivery_timeout: Duration::from_secs(60), ..Default::default() };
     let producer: Producer = client.producer(options).unwrap();
-    let mut open = std::collections::VecDeque::new();
+    let partition = partition_of_key(device.as_bytes(), client.metadata().partitions);
+    let session = Arc::new(AtomicU32::new(account.lock().unwrap().journal.process()));
+    let mut open = JoinSet::new();
     let mut number = 0u64;
     loop {
         let stopping = *stop.borrow();
         if open.len() >= window || (stopping && !open.is_empty()) {
-            let (body, receipt): (String, fleetline_client::SendReceipt) = open.pop_front().unwrap();
-            let outcome = receipt.await;
-            let mut account = account.lock().unwrap();
-            match outcome {
-                Ok(at) => drop(account.acknowledged.insert(body, (at.partition, at.offset.0))),
-                Err(SendError::Unknown(_)) => drop(account.unknown.insert(body)),
-                Err(SendError::Failed(_)) => drop(account.failed.insert(body)),
-            }
+            open.join_next().await.unwrap().unwrap();
             continue;
         }
         if stopping {
@@ -80,15 +86,35 @@ pub async fn produce(
         }
         let body = format!("{device}/{number:08}");
         number += 1;
-        match producer.send(Record::new(&device, &body)).await {
-            Ok(receipt) => open.push_back((body, receipt)),
-            Err(_) => drop(account.lock().unwrap().failed.insert(body)),
-        }
+        let (process, invoke) = {
+            let journal = &mut account.lock().unwrap().journal;
+            (session.load(Ordering::Relaxed), journal.now())
+        };
+        let sent = producer.send(Record::new(&device, &body)).await;
+        let (account, device, session) = (account.clone(), device.clone(), session.clone());
+        open.spawn(async move {
+            let outcome = match sent {
+                Ok(receipt) => receipt.await,
+                Err(refused) => Err(refused),
+            };
+            let mut account = account.lock().unwrap();
+            let place = outcome.as_ref().map(|at| at.offset.0);
+            account.journal.sent(process, invoke, partition, (&device, &body), place);
+            match outcome {
+                Ok(at) => drop(account.acknowledged.insert(body, (at.partition, at.offset.0))),
+                Err(SendError::Unknown(_)) => {
+                    // Whoever sends on without knowing begins anew.
+                    session.store(account.journal.process(), Ordering::Relaxed);
+                    account.unknown.insert(body);
+                }
+                Err(SendError::Failed(_)) => drop(account.failed.insert(body)),
+            }
+        });
     }
 }
 
 /// All records of a partition, by offset.
-async fn read_all(client: &Client, partition: PartitionId) -> Vec<(u64, String)> {
+async fn read_all(client: &Client, partition: PartitionId, journal: &mut Journal) -> Vec<(u64, String)> {
     let end = loop {
         match client.admin().partition(partition).await {
             Ok(info) if info.leader.is_some() => break info.high_watermark.0,
@@ -96,23 +122,32 @@ async fn read_all(client: &Client, partition: PartitionId) -> Vec<(u64, String)>
         }
     };
     let mut consumer = client.consumer(partition, ReadFrom::Earliest, ConsumerOptions::default());
+    let process = journal.process();
+    journal.seek(process, partition, 0);
     let mut records = Vec::new();
     while (records.len() as u64) < end {
-        for record in consumer.next().await.unwrap() {
+        let read = consumer.next().await.unwrap();
+        journal.read(process, partition, &read);
+        for record in read {
             records.push((record.offset.0, String::from_utf8(record.body.to_vec()).unwrap()));
         }
     }
+    journal.read_to_end(process, partition, records.len() as u64);
     records
 }
 
-/// Reads everything back and checks the account. Gives how many records were acknowledged.
-pub async fn check(client: &Client, account: &Account) -> usize {
+/// Reads everything back, and has it judged by the checker, under the test's `name`, and by the account.
+/// Gives how many records were acknowledged, and the verdicts.
+pub async fn check(client: &Client, account: &mut Account, name: &str) -> (usize, Report) {
     let mut stored: BTreeMap<(PartitionId, u64), String> = BTreeMap::new();
     for partition in (0..client.metadata().partitions).map(PartitionId) {
-        for (place, (offset, body)) in read_all(client, partition).await.into_iter().enumerate() {
-            assert_eq!(place as u64, offset, "P3: offsets of {partition} have a hole");
-            stored.insert((partition, offset), body);
-        }
+        let records = read_all(client, partition, &mut account.journal).await;
+        stored.extend(records.into_iter().map(|(offset, body)| ((partition, offset), body)));
+    }
+    let report = account.journal.judge(name);
+    for partition in (0..client.metadata().partitions).map(PartitionId) {
+        let offsets = stored.keys().filter(|(of, _)| *of == partition).map(|(_, offset)| *offset);
+        assert!(offsets.zip(0..).all(|(offset, place)| offset == place), "P3: {partition} has a hole");
     }
     for (body, (partition, offset)) in &account.acknowledged {
         let found = stored.get(&(*partition, *offset));
@@ -137,5 +172,5 @@ pub async fn check(client: &Client, account: &Account) -> usize {
         account.failed.len(),
         stored.len()
     );
-    account.acknowledged.len()
+    (account.acknowledged.len(), report)
 }

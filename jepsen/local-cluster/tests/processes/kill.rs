@@ -1,43 +1,14 @@
 //! Leaders are killed with kill -9 while producers and a consumer group run; every acknowledged record is
-//! accounted for, and the group has seen every one.
+//! accounted for, the group has seen every one, and the checker finds nothing wrong with the history.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use fleetline_client::{Client, GroupEvent, GroupOptions, PartitionId};
+use fleetline_client::{Client, PartitionId};
 use fleetline_local_cluster::{ClusterOptions, LocalCluster};
 use tokio::sync::watch;
 
 use crate::account::{SharedAccount, check, connect, produce};
-
-/// Bodies that a consumer group has processed: noted before the checkpoint.
-type Processed = Arc<Mutex<BTreeSet<String>>>;
-
-async fn member(client: Client, processed: Processed, stop: watch::Receiver<bool>) {
-    while !*stop.borrow() {
-        let options = GroupOptions { session_timeout: Duration::from_secs(3), ..Default::default() };
-        let Ok(mut member) = client.group("readers", options).await else {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            continue;
-        };
-        while !*stop.borrow() {
-            let event = tokio::time::timeout(Duration::from_millis(300), member.next()).await;
-            match event {
-                Ok(Ok(GroupEvent::Batch(batch))) => {
-                    for record in batch.records() {
-                        let body = String::from_utf8(record.unwrap().body.to_vec()).unwrap();
-                        processed.lock().unwrap().insert(body);
-                    }
-                    // Fenced or without an answer: then the records come again, here or elsewhere.
-                    drop(member.checkpoint(batch.partition(), batch.next_offset()).await);
-                }
-                Ok(Ok(_)) | Err(_) => {}
-                Ok(Err(_)) => break,
-            }
-        }
-    }
-}
+use crate::readers::{Processed, follow, look_on, member};
 
 /// The place (from 0) of the node that leads `partition`.
 async fn leader_of(client: &Client, cluster: &mut LocalCluster, partition: PartitionId) -> usize {
@@ -81,8 +52,15 @@ async fn killed_leaders_lose_nothing() {
             tokio::spawn(produce(client.clone(), device, 20, account, producing.clone()))
         })
         .collect();
-    let members: Vec<_> =
-        (0..2).map(|_| tokio::spawn(member(client.clone(), processed.clone(), reading.clone()))).collect();
+    let mut readers: Vec<_> = (0..2)
+        .map(|_| tokio::spawn(member(client.clone(), processed.clone(), account.clone(), reading.clone())))
+        .collect();
+    readers.extend(
+        (0..4).map(PartitionId).map(|partition| {
+            tokio::spawn(follow(client.clone(), partition, account.clone(), reading.clone()))
+        }),
+    );
+    readers.push(tokio::spawn(look_on(client.clone(), account.clone(), reading)));
     for round in 0..4 {
         progress(&account, 2000).await;
         let place = leader_of(&client, &mut cluster, PartitionId(round % 4)).await;
@@ -108,9 +86,13 @@ async fn killed_leaders_lose_nothing() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     stop_reading.send_replace(true);
-    for member in members {
-        member.await.unwrap();
+    for reader in readers {
+        reader.await.unwrap();
     }
-    let account = std::mem::take(&mut *account.lock().unwrap());
-    assert!(check(&client, &account).await >= 18_000);
+    let mut account = std::mem::take(&mut *account.lock().unwrap());
+    let (acknowledged, verdicts) = check(&client, &mut account, "kill").await;
+    assert!(acknowledged >= 18_000);
+    // The group and its checkpoints were judged too.
+    assert!(verdicts.checkpoints.is_some());
+    assert!(verdicts.ownership.is_some());
 }

@@ -4,5 +4,7 @@
 mod account;
 mod examples;
 mod folder;
+mod journal;
 mod kill;
 mod operations;
+mod readers;

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use fleetline_client::PartitionId;
 use fleetline_local_cluster::{ClusterOptions, LocalCluster, http_get};
 use tokio::sync::watch;
 
 use crate::account::{SharedAccount, check, connect, produce};
+use crate::readers::follow;
 
 /// A node is added, one is drained and removed, one is lost and replaced, leadership is moved, a node is
 /// stopped in good order: producers go on all the while and nothing is lost.
@@ -15,7 +17,12 @@ async fn membership_changes_under_load() {
     let client = connect(&cluster.context()).await;
     let account = SharedAccount::default();
     let (stop, stopped) = watch::channel(false);
-    let producing = tokio::spawn(produce(client.clone(), "device".to_owned(), 100, account.clone(), stopped));
+    let producing =
+        tokio::spawn(produce(client.clone(), "device".to_owned(), 100, account.clone(), stopped.clone()));
+    let followers: Vec<_> = (0..4)
+        .map(PartitionId)
+        .map(|partition| tokio::spawn(follow(client.clone(), partition, account.clone(), stopped.clone())))
+        .collect();
 
     cluster.fleetline(&["cluster", "transfer-leader", "0", "3"]).unwrap();
     wait(&mut cluster, |status| status["partitions"][0]["leader"] == 3);
@@ -46,8 +53,11 @@ async fn membership_changes_under_load() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     stop.send_replace(true);
     producing.await.unwrap();
-    let account = std::mem::take(&mut *account.lock().unwrap());
-    assert!(check(&client, &account).await > 0);
+    for follower in followers {
+        follower.await.unwrap();
+    }
+    let mut account = std::mem::take(&mut *account.lock().unwrap());
+    assert!(check(&client, &mut account, "operations").await.0 > 0);
 }
 
 fn wait(cluster: &mut LocalCluster, check: impl Fn(&serde_json::Value) -> bool) {
