@@ -38,6 +38,10 @@ pub enum Script {
     Hold(oneshot::Receiver<()>),
     /// It is on its way until the other end fires, and then lost; nobody knows.
     Vanish(oneshot::Receiver<()>),
+    /// Its sender gives up; it may come later, see [`Hub::deliver_stray`].
+    Stray,
+    /// This, once the other end fires.
+    Then(oneshot::Receiver<()>, Box<Script>),
     /// It is stored, its answer is on its way until the other end fires.
     Late(oneshot::Receiver<()>),
 }
@@ -63,6 +67,8 @@ pub struct Hub {
     pub held: watch::Sender<bool>,
     /// Devices and records of every append that was asked for: count and fence.
     pub appends: Mutex<Vec<(u32, u32)>>,
+    /// Appends whose senders have given up.
+    strays: Mutex<Vec<(PartitionId, Bytes)>>,
     /// What every question to a leader fails with.
     pub failing: Mutex<Option<HubError>>,
     /// Gateways aren't told of anything.
@@ -93,6 +99,7 @@ impl Hub {
             scripts: Mutex::default(),
             held: watch::channel(false).0,
             appends: Mutex::default(),
+            strays: Mutex::default(),
             failing: Mutex::default(),
             silent: AtomicBool::new(false),
             connections: OnceLock::new(),
@@ -125,6 +132,21 @@ impl Hub {
         };
         let events = self.partitions.iter().enumerate().flat_map(of).filter(is_will);
         events.map(|event| String::from_utf8(event.body.to_vec()).unwrap()).collect()
+    }
+
+    /// Brings an append whose sender has given up, if there are so many; nobody hears what becomes of it.
+    pub fn deliver_stray(&self, place: usize) -> bool {
+        let stray = {
+            let mut strays = self.strays.lock();
+            (place < strays.len()).then(|| strays.remove(place))
+        };
+        match stray {
+            Some((partition, batch)) => {
+                drop(self.store(partition, &batch));
+                true
+            }
+            None => false,
+        }
     }
 
     /// Forgets all producers, as a partition does with those that were silent for long.
@@ -307,7 +329,11 @@ impl DeviceHub for Hub {
     async fn append(&self, partition: PartitionId, batch: Bytes) -> Result<(Appended, u32), HubError> {
         let header = BatchHeader::parse(&batch).unwrap();
         self.appends.lock().push((header.count, header.fence));
-        let script = self.scripts.lock().pop_front();
+        let mut script = self.scripts.lock().pop_front();
+        while let Some(Script::Then(goes_on, then)) = script {
+            goes_on.await.unwrap();
+            script = Some(*then);
+        }
         match script {
             None => {
                 let _ = self.held.subscribe().wait_for(|held| !held).await;
@@ -322,10 +348,15 @@ impl DeviceHub for Hub {
                 goes_on.await.unwrap();
                 self.store(partition, &batch)
             }
+            Some(Script::Stray) => {
+                self.strays.lock().push((partition, batch));
+                Err(HubError::Unknown("no answer in time".into()))
+            }
             Some(Script::Vanish(goes_on)) => {
                 goes_on.await.unwrap();
                 Err(HubError::Unknown("never proposed".into()))
             }
+            Some(Script::Then(..)) => unreachable!("invariant: taken apart above"),
             Some(Script::Late(goes_on)) => {
                 let outcome = self.store(partition, &batch);
                 goes_on.await.unwrap();

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod backpressure;
+mod chaos;
 mod client;
 mod commands;
 mod connecting;

@@ -264,8 +264,8 @@ impl<'a> Sender<'a> {
         // What follows goes on behind the last one that is stored.
     }
 
-    /// Sends one batch until it is stored, or holds nothing any more. `later` are renumbered when it
-    /// shrinks.
+    /// Sends one batch until it is stored, or holds nothing any more. `later` get other numbers when it
+    /// shrinks and they can't be stored.
     async fn again(&mut self, mut sent: Sent, later: &mut VecDeque<Sent>, wait: &mut Duration) {
         loop {
             let outcome = self.pipeline.hub.append(self.pipeline.partition, sent.batch.clone()).await;
@@ -289,20 +289,19 @@ impl<'a> Sender<'a> {
                 Err(HubError::OutOfSequence { expected: 0, .. }) => {
                     // The partition has forgotten this producer: it begins anew.
                     self.producer.epoch += 1;
-                    self.renumber(&mut sent, later, 0);
+                    self.renumber(Some(&mut sent), later, 0);
                 }
                 Err(HubError::OutOfSequence { expected, given }) if expected < given => {
-                    self.renumber(&mut sent, later, expected);
+                    // What was before it has shrunk, so it isn't stored.
+                    self.move_to(Some(&mut sent), later, expected);
                 }
                 Err(HubError::OutOfSequence { expected, .. }) => {
-                    // It was stored at the first attempt, in the form that it had then.
+                    // It was stored at an earlier attempt, in the form that it had then.
                     self.sent.push_front(sent);
                     self.stored();
-                    if let Some(mut next) = later.pop_front() {
-                        self.renumber(&mut next, later, expected);
-                        later.push_front(next);
-                    } else {
-                        self.producer.first_sequence = expected;
+                    // If that was its full form, later ones may be stored too: their numbers stay.
+                    if later.front().map_or(self.producer.first_sequence, |next| next.sequence) > expected {
+                        self.move_to(None, later, expected);
                     }
                     return;
                 }
@@ -315,41 +314,37 @@ impl<'a> Sender<'a> {
         }
     }
 
-    /// The batch without what is over; `None` when nothing is left.
+    /// The batch without what is over; `None` when nothing is left. If it is known not to be stored,
+    /// those behind it move up; else their numbers stay until it is known, because they may be stored too.
     fn reform(&mut self, sent: Sent, later: &mut VecDeque<Sent>) -> Option<Sent> {
         let mut builder = BatchBuilder::new(self.pipeline.options.batch_bytes);
         builder.set_fence(self.fence);
         let runs = refill(&sent.batch, &sent.runs, &mut builder);
         let count = builder.count();
         let producer = Producer { first_sequence: sent.sequence, ..self.producer };
-        match builder.finish(producer, Compression::None) {
-            Some(batch) => {
-                let mut reformed = Sent { batch, runs, count, ..sent };
-                self.renumber(&mut reformed, later, producer.first_sequence);
-                Some(reformed)
-            }
-            None => {
-                // If an earlier attempt was stored after all, its numbers are taken: the next batch must
-                // not be mistaken for it.
-                if sent.unknown {
-                    self.producer.epoch += 1;
-                }
-                let sequence = if sent.unknown { 0 } else { sent.sequence };
-                if let Some(mut next) = later.pop_front() {
-                    self.renumber(&mut next, later, sequence);
-                    later.push_front(next);
-                } else {
-                    self.producer.first_sequence = sequence;
-                }
-                None
-            }
+        let (sequence, unknown) = (sent.sequence, sent.unknown);
+        let mut reformed =
+            builder.finish(producer, Compression::None).map(|batch| Sent { batch, runs, count, ..sent });
+        if !unknown {
+            self.move_to(reformed.as_mut(), later, sequence);
         }
+        reformed
     }
 
-    /// Numbers a batch and those behind it from `sequence` on.
-    fn renumber(&mut self, first: &mut Sent, later: &mut VecDeque<Sent>, sequence: u64) {
+    /// Gives batches that aren't stored new numbers, from `sequence` on. One that may still arrive under
+    /// its old number must not fit there any more, nor may a new one be taken for it: then the producer
+    /// begins anew.
+    fn move_to(&mut self, first: Option<&mut Sent>, later: &mut VecDeque<Sent>, sequence: u64) {
+        let in_doubt = |sent: &Sent| sent.unknown;
+        let anew = first.as_deref().is_some_and(in_doubt) || later.iter().any(in_doubt);
+        self.producer.epoch += u32::from(anew);
+        self.renumber(first, later, if anew { 0 } else { sequence });
+    }
+
+    /// Numbers batches from `sequence` on.
+    fn renumber(&mut self, first: Option<&mut Sent>, later: &mut VecDeque<Sent>, sequence: u64) {
         let mut next = sequence;
-        for sent in std::iter::once(first).chain(later.iter_mut()) {
+        for sent in first.into_iter().chain(later.iter_mut()) {
             sent.sequence = next;
             next += u64::from(sent.count);
             match restamp(&sent.batch, Producer { first_sequence: sent.sequence, ..self.producer }) {
