@@ -23,6 +23,8 @@ use crate::error::NodeError;
 /// Protocols' own ports.
 const MQTT_PORT: u16 = 8883;
 const HTTPS_PORT: u16 = 443;
+/// How often abandoned parts of uploads are removed.
+const SWEEP_EVERY: Duration = Duration::from_secs(1800);
 /// How long connections get to end at shutdown.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -56,6 +58,7 @@ impl Fronts {
         let mqtt = MqttContext::new(gateway.clone(), MqttLimits::default());
         let mut fronts =
             Fronts { connections, mqtt: mqtt.clone(), listeners: JoinSet::new(), ingest: tasks, quic: None };
+        fronts.listeners.spawn(sweep(objects.clone(), hub.clone()));
         fronts.start_mqtt(config, certs, &hub)?;
         fronts.start_https(config, certs, &hub, gateway, objects)?;
         Ok(fronts)
@@ -187,6 +190,17 @@ fn tls_of(
     let (chain, private) = certs.front_pem();
     let config = tls::server_config(&chain, &private, alpn).map_err(|error| failed(key, error))?;
     Ok(certs.of_front(&config))
+}
+
+/// Removes blocks of uploads that were never put together. Each node does it: with a shared store the
+/// second finds nothing left.
+async fn sweep(objects: Option<Arc<ObjectFront>>, hub: Arc<dyn DeviceHub>) {
+    let Some(objects) = objects else { return };
+    let mut ticks = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        ticks.tick().await;
+        objects.sweep(hub.now_ms()).await;
+    }
 }
 
 /// Opens a front's port; `None` when it is off.

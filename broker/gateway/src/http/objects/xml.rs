@@ -22,7 +22,10 @@ impl StorageError {
     }
 
     pub(super) fn internal(error: impl std::fmt::Display) -> StorageError {
-        StorageError::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", error.to_string())
+        // What the store says may name places that are nobody's business outside.
+        tracing::warn!(%error, "the store of uploaded files failed");
+        let text = "the file can't be stored or read now";
+        StorageError::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", text)
     }
 
     pub(super) fn missing() -> StorageError {
