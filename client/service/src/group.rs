@@ -125,7 +125,8 @@ pub struct GroupConsumer {
 /// What a partition's task hands on.
 pub(crate) struct Item {
     partition: PartitionId,
-    epoch: u64,
+    /// Of the slot whose task read it.
+    ownership: u64,
     what: What,
 }
 
@@ -148,12 +149,17 @@ pub(crate) struct State {
     member: MemberId,
     generation: u64,
     slots: BTreeMap<PartitionId, Slot>,
+    /// Number of the last slot.
+    last_ownership: u64,
     /// Losses that the application has not been told of.
     lost: BTreeSet<PartitionId>,
 }
 
 pub(crate) struct Slot {
     epoch: u64,
+    /// Its own number: a partition that was lost and granted again may have the same epoch, but what
+    /// its former task has read must not come behind the new `Assigned`.
+    ownership: u64,
     phase: Phase,
     /// Its task; stopped when the slot leaves `Claiming` and `Owned`.
     task: AbortHandle,
@@ -329,7 +335,7 @@ impl Ownership {
         state
             .slots
             .get(&item.partition)
-            .is_some_and(|slot| slot.epoch == item.epoch && matches!(slot.phase, Phase::Owned { .. }))
+            .is_some_and(|slot| slot.ownership == item.ownership && matches!(slot.phase, Phase::Owned { .. }))
     }
 
     /// The epoch of an owned partition.
@@ -382,7 +388,7 @@ mod tests {
         let mut state = State::default();
         for (partition, phase) in phases {
             let task = tokio::spawn(std::future::pending::<()>()).abort_handle();
-            state.slots.insert(PartitionId(*partition), Slot { epoch: 1, phase: *phase, task });
+            state.slots.insert(PartitionId(*partition), Slot { epoch: 1, ownership: 1, phase: *phase, task });
         }
         Ownership { state: Mutex::new(state), announce: Notify::new(), poke: Notify::new() }
     }
@@ -417,5 +423,24 @@ mod tests {
         assert_eq!(ownership.epoch(PartitionId(0)), Some(1), "the loss was of another epoch");
         ownership.lose_all();
         assert_eq!(announcements(&ownership), ["Lost(PartitionId(0))"]);
+    }
+
+    /// What a former ownership has read doesn't come behind the new one's announcement, although the
+    /// epoch is the same: a member that was away for a moment gets the same grant again.
+    #[tokio::test]
+    async fn former_ownerships_are_over() {
+        let owned = Phase::Owned { next: Some(Offset(5)), announced: true };
+        let ownership = ownership(&[(0, owned)]);
+        let gap = |number| Item {
+            partition: PartitionId(0),
+            ownership: number,
+            what: What::Gap { asked: Offset(0), start: Offset(1) },
+        };
+        assert!(ownership.is_current(&gap(1)));
+        if let Some(slot) = ownership.state.lock().slots.get_mut(&PartitionId(0)) {
+            slot.ownership = 2;
+        }
+        assert!(!ownership.is_current(&gap(1)));
+        assert!(ownership.is_current(&gap(2)));
     }
 }

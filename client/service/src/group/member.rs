@@ -182,7 +182,7 @@ impl Member {
             let Some(slot) = state.slots.get_mut(&partition) else {
                 // Granted and revoked before it was ever seen here: there is nothing to finish.
                 let task = tokio::spawn(async {}).abort_handle();
-                state.slots.insert(partition, Slot { epoch: 0, phase: Phase::Released, task });
+                state.slots.insert(partition, Slot { epoch: 0, ownership: 0, phase: Phase::Released, task });
                 self.ownership.poke.notify_one();
                 continue;
             };
@@ -199,11 +199,16 @@ impl Member {
             }
         }
         for (partition, epoch) in assignment.owned {
-            state.slots.entry(partition).or_insert_with(|| {
-                // Its first step waits for the lock that is held here.
-                let task = tokio::spawn(self.reader(partition, epoch, assignment.member).run());
-                Slot { epoch, phase: Phase::Claiming, task: task.abort_handle() }
-            });
+            if state.slots.contains_key(&partition) {
+                continue;
+            }
+            state.last_ownership += 1;
+            let ownership = state.last_ownership;
+            // Its first step waits for the lock that is held here.
+            let reader =
+                Reader { ownership_number: ownership, ..self.reader(partition, epoch, assignment.member) };
+            let task = tokio::spawn(reader.run()).abort_handle();
+            state.slots.insert(partition, Slot { epoch, ownership, phase: Phase::Claiming, task });
         }
         drop(state);
         self.ownership.announce.notify_one();
@@ -218,6 +223,7 @@ impl Member {
             batches: self.batches.clone(),
             partition,
             epoch,
+            ownership_number: 0,
             member,
         }
     }
@@ -237,6 +243,8 @@ struct Reader {
     batches: mpsc::Sender<Item>,
     partition: PartitionId,
     epoch: u64,
+    /// Of its slot.
+    ownership_number: u64,
     member: MemberId,
 }
 
@@ -262,7 +270,7 @@ impl Reader {
                     continue;
                 }
             };
-            let item = Item { partition: self.partition, epoch: self.epoch, what };
+            let item = Item { partition: self.partition, ownership: self.ownership_number, what };
             if self.batches.send(item).await.is_err() {
                 return;
             }
@@ -283,7 +291,7 @@ impl Reader {
                 Ok(Reply::Checkpoint(checkpoint)) => {
                     let mut state = self.ownership.state.lock();
                     let slot = state.slots.get_mut(&self.partition)?;
-                    if slot.epoch != self.epoch || slot.phase != Phase::Claiming {
+                    if slot.ownership != self.ownership_number || slot.phase != Phase::Claiming {
                         return None;
                     }
                     slot.phase = Phase::Owned { next: checkpoint.next, announced: false };
