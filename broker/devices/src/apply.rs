@@ -20,7 +20,7 @@ use crate::command::{Bulk, Condition, DeviceCommand, DeviceReply, Op};
 use crate::error::DeviceError;
 use crate::state::{DeviceState, Fail};
 
-type Applied = Result<DeviceReply, Fail>;
+pub(crate) type Applied = Result<DeviceReply, Fail>;
 
 impl DeviceState {
     /// Applies one command.
@@ -82,6 +82,8 @@ impl DeviceState {
             Op::SettleFeedback(settle) => self.settle_feedback(settle, out),
             Op::BeginUpload(begin) => self.begin_upload(begin, out),
             Op::FinishUpload(finish) => self.finish_upload(finish, out),
+            Op::PutDocument(put) => self.put_document(put, out),
+            Op::Emit(emit) => self.emit_event(emit, out),
             Op::Bulk(_) => Err(DeviceError::invalid("changes inside of changes").into()),
         }
     }

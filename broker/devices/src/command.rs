@@ -12,6 +12,7 @@ use bytes::Bytes;
 use fleetline_codec::DecodeError;
 use prost::{Message, Oneof};
 
+use crate::document::{Emit, PutDocument};
 use crate::error::DeviceError;
 use crate::limits;
 use crate::rows::{
@@ -341,7 +342,7 @@ pub struct Bulk {
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct BulkItem {
     /// What to do.
-    #[prost(oneof = "Op", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17")]
+    #[prost(oneof = "Op", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
     pub op: Option<Op>,
 }
 
@@ -383,6 +384,10 @@ pub enum Op {
     BeginUpload(BeginUpload),
     #[prost(message, tag = "17")]
     FinishUpload(FinishUpload),
+    #[prost(message, tag = "18")]
+    PutDocument(PutDocument),
+    #[prost(message, tag = "19")]
+    Emit(Emit),
 }
 
 /// A replicated command.
@@ -392,7 +397,7 @@ pub struct DeviceCommand {
     #[prost(uint64, tag = "20")]
     pub now_ms: u64,
     /// What to do.
-    #[prost(oneof = "Op", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17")]
+    #[prost(oneof = "Op", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
     pub op: Option<Op>,
 }
 
@@ -494,6 +499,8 @@ fn check(op: &Op, may_nest: bool) -> Result<(), DeviceError> {
                 false => Ok(()),
             }
         }
+        Op::PutDocument(put) => put.check(),
+        Op::Emit(emit) => emit.check(),
         Op::ExpireCommands(expire) => most("queues", expire.keys.len(), limits::BULK_MAX),
         Op::Bulk(_) if !may_nest => Err(DeviceError::invalid("changes inside of changes")),
         Op::Bulk(bulk) => {

@@ -18,6 +18,8 @@
 
 mod apply;
 mod command;
+mod commit;
+mod document;
 mod effect;
 mod error;
 pub mod limits;
@@ -28,6 +30,8 @@ mod rows;
 mod state;
 
 pub use command::*;
+pub use commit::{COMMIT_HEAD_KIND, Commit, CommitReply};
+pub use document::{Emit, PutDocument};
 pub use effect::{Effect, Wake};
 pub use error::DeviceError;
 pub use proof::{ProofError, check_proof};

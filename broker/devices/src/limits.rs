@@ -38,5 +38,13 @@ pub const DESIRED_CHANGES_KEPT: usize = 8;
 pub const DESIRED_CHANGES_BYTES: usize = 32 << 10;
 /// Modules of one device.
 pub const MODULES_MAX: usize = 50;
+/// Bytes of a document's name.
+pub const DOCUMENT_NAME_MAX: usize = 512;
+/// Bytes of a document.
+pub const DOCUMENT_BYTES_MAX: usize = 64 << 10;
+/// Documents of one partition.
+pub const DOCUMENTS_MAX: u64 = 1_000_000;
+/// Bytes of a commit: it is one log entry, and goes between nodes in one frame.
+pub const COMMIT_BYTES_MAX: usize = 4 << 20;
 /// Open uploads of one device.
 pub const UPLOADS_MAX: usize = 10;

@@ -8,7 +8,8 @@ use prost::Message;
 
 use crate::apply::is_locked;
 use crate::rows::{
-    CommandRow, DeviceHead, DeviceKey, DeviceRow, EventRow, FenceRow, QueueRow, SessionRow, TwinRow,
+    CommandRow, DeviceHead, DeviceKey, DeviceRow, DocumentRow, EventRow, FenceRow, QueueRow, SessionRow,
+    TwinRow,
 };
 use crate::state::decode;
 
@@ -169,6 +170,27 @@ impl<'a> DeviceQuery<'a> {
         let first = rows.first().and_then(|(key, _)| Some(u64::from_be_bytes(key.as_ref().try_into().ok()?)));
         let decoded = rows.into_iter().map(|(_, row)| decode(KeyKind::Outbox, &row));
         Ok((first.unwrap_or(done), decoded.collect::<Result<_, _>>()?))
+    }
+
+    /// A document.
+    pub fn document(&self, name: &str) -> Result<Option<DocumentRow>, StateError> {
+        self.row(KeyKind::Document, name.as_bytes())
+    }
+
+    /// Documents whose name begins with `prefix`, from the name `from` on, at most `limit`.
+    pub fn documents(
+        &self,
+        prefix: &str,
+        from: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, DocumentRow)>, StateError> {
+        let from = from.max(prefix).as_bytes();
+        let rows = self.store.scan(self.group, KeyKind::Document, from, limit)?;
+        let named = rows.into_iter().take_while(|(key, _)| key.starts_with(prefix.as_bytes()));
+        let decoded = named.map(|(key, row)| {
+            Ok((String::from_utf8_lossy(&key).into_owned(), decode(KeyKind::Document, &row)?))
+        });
+        decoded.collect()
     }
 
     fn page<M: Message + Default>(

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use prost::{Message, Oneof};
 
 use crate::command::{DeviceCommand, DeviceReply, ErrorReply, OpenSession};
+use crate::commit::Commit;
 use crate::rows::{
-    CommandRow, ConnectionPlace, DesiredChange, DeviceHead, DeviceKey, DeviceRow, FenceRow, SessionRow,
-    TwinRow,
+    CommandRow, ConnectionPlace, DesiredChange, DeviceHead, DeviceKey, DeviceRow, DocumentRow, FenceRow,
+    SessionRow, TwinRow,
 };
 
 /// How an identity proves itself to the leader that has its keys.
@@ -112,11 +113,39 @@ pub struct GatewaySync {
     pub place: ConnectionPlace,
 }
 
+/// Reads documents.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct AskDocuments {
+    /// One document's name, or what the names begin with.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// All whose names begin so; else only the one.
+    #[prost(bool, tag = "2")]
+    pub all: bool,
+    /// The name to begin at.
+    #[prost(string, tag = "3")]
+    pub from: String,
+    /// At the most.
+    #[prost(uint32, tag = "4")]
+    pub limit: u32,
+}
+
+/// A document with its name.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct NamedDocument {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// The document.
+    #[prost(message, required, tag = "2")]
+    pub row: DocumentRow,
+}
+
 /// A question.
 #[derive(Clone, PartialEq, Message)]
 pub struct DeviceRequest {
     /// What.
-    #[prost(oneof = "Request", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "Request", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub request: Option<Request>,
 }
 
@@ -153,6 +182,12 @@ pub enum Request {
     /// Answered by `head`.
     #[prost(message, tag = "10")]
     Sync(GatewaySync),
+    /// Propose a commit; answered by `committed`.
+    #[prost(message, tag = "11")]
+    Commit(Commit),
+    /// Answered by `documents`.
+    #[prost(message, tag = "12")]
+    Documents(AskDocuments),
 }
 
 /// An identity with all that belongs to it.
@@ -241,4 +276,10 @@ pub struct DeviceAnswer {
     /// Counters.
     #[prost(message, optional, tag = "10")]
     pub head: Option<DeviceHead>,
+    /// Documents, in the order of their names.
+    #[prost(message, repeated, tag = "11")]
+    pub documents: Vec<NamedDocument>,
+    /// What each change of a commit answered.
+    #[prost(message, optional, tag = "12")]
+    pub committed: Option<DeviceReply>,
 }

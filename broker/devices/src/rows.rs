@@ -299,6 +299,23 @@ pub struct DeviceHead {
     /// Feedback records that wait.
     #[prost(uint64, tag = "8")]
     pub feedback: u64,
+    /// Documents.
+    #[prost(uint64, tag = "9")]
+    pub documents: u64,
+}
+
+/// A document.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct DocumentRow {
+    /// Grows with every change of any document of the partition.
+    #[prost(uint64, tag = "1")]
+    pub version: u64,
+    /// What its tier makes of it.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub value: Bytes,
+    /// When it was changed.
+    #[prost(uint64, tag = "3")]
+    pub changed_ms: u64,
 }
 
 /// Text and value.

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use fleetline_devices::{DeviceCommand, DeviceHead, DeviceQuery, DeviceReply};
+use fleetline_devices::{Commit, CommitReply, DeviceCommand, DeviceHead, DeviceQuery, DeviceReply};
 use fleetline_native::HubError;
 use fleetline_raft_group::Command;
+use fleetline_streams::StreamReply;
 use prost::Message;
 
 use crate::machine::Effects;
-use crate::partition::{Partition, log_error};
+use crate::partition::{Partition, log_error, stream_error};
 
 impl Partition {
     /// Proposes a command, stamped with this node's time, and answers once it is applied here.
@@ -25,6 +26,27 @@ impl Partition {
         self.parts.log.admit(body.len() as u64).map_err(log_error)?;
         let reply = self.propose_entry(Command { head, body }).await?;
         DeviceReply::decode(reply.as_ref()).map_err(|error| HubError::Internal(error.to_string()))
+    }
+
+    /// Proposes a commit, stamped with this node's time, and answers with what each of its changes
+    /// answered once it is applied here.
+    ///
+    /// # Errors
+    /// As a checkpoint: `NotFound` without a claim, `Fenced` from an owner that isn't the newest,
+    /// `OutOfSequence` when a record was committed before; nothing is changed then. `Unknown` once it
+    /// was proposed: reading the checkpoint tells.
+    pub async fn commit(&self, commit: Commit) -> Result<DeviceReply, HubError> {
+        let commit = Commit { now_ms: self.parts.clock.wall().0, ..commit };
+        commit.check().map_err(|error| HubError::Invalid(error.to_string()))?;
+        let (head, body) = commit.encode_entry();
+        self.parts.log.admit(body.len() as u64).map_err(log_error)?;
+        let internal = |error: &dyn std::fmt::Display| HubError::Internal(error.to_string());
+        let reply = self.propose_entry(Command { head, body }).await?;
+        let reply = CommitReply::decode(reply.as_ref()).map_err(|error| internal(&error))?;
+        match StreamReply::decode(&reply.stream).map_err(|error| internal(&error))? {
+            StreamReply::Refused(error) => Err(stream_error(error)),
+            _ => Ok(reply.changes.unwrap_or_default()),
+        }
     }
 
     /// Waits until everything committed before the call is applied here. Leader only.

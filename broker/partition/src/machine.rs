@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fleetline_batch::BatchHeader;
-use fleetline_devices::{DeviceCommand, DeviceHead, DeviceState, Effect, OUTBOX_PRODUCER};
+use fleetline_devices::{
+    Commit, CommitReply, DeviceCommand, DeviceHead, DeviceState, Effect, OUTBOX_PRODUCER,
+};
 use fleetline_raft_group::{Command, Machine, MachineError, Reply};
 use fleetline_state::{StateBatch, StateStore};
 use fleetline_streams::{Head, StreamCommand, StreamError, StreamLimits, StreamReply, StreamState};
-use fleetline_types::{LogId, PartitionId};
+use fleetline_types::{LogId, Offset, PartitionId};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
@@ -128,6 +130,27 @@ impl PartitionMachine {
         Ok(Reply(prost::Message::encode_to_vec(&reply).into()))
     }
 
+    /// The checkpoint decides: when it is refused, nothing else is done.
+    fn apply_commit(
+        &mut self,
+        id: LogId,
+        command: &Command,
+        out: &mut StateBatch,
+    ) -> Result<Reply, MachineError> {
+        let unknown =
+            |error: &dyn std::fmt::Display| MachineError::UnknownEntry { id, reason: error.to_string() };
+        let commit = Commit::decode_entry(&command.head, &command.body).map_err(|error| unknown(&error))?;
+        let (streams, devices) = self.state();
+        let (first, next) = (Offset(commit.first), Offset(commit.next));
+        let stream = streams.commit_checkpoint(&commit.group, commit.epoch, first, next, out);
+        let changes = match stream {
+            StreamReply::Refused(_) => None,
+            _ => Some(devices.apply(id, &commit.command(), out)?),
+        };
+        let reply = CommitReply { stream: stream.encode(), changes };
+        Ok(Reply(prost::Message::encode_to_vec(&reply).into()))
+    }
+
     fn apply_stream(
         &mut self,
         id: LogId,
@@ -180,9 +203,10 @@ impl Machine for PartitionMachine {
     }
 
     fn apply(&mut self, id: LogId, command: &Command, out: &mut StateBatch) -> Result<Reply, MachineError> {
-        match DeviceCommand::is_head(&command.head) {
-            true => self.apply_device(id, command, out),
-            false => Ok(Reply(self.apply_stream(id, command, out)?.encode())),
+        match &command.head {
+            head if DeviceCommand::is_head(head) => self.apply_device(id, command, out),
+            head if Commit::is_head(head) => self.apply_commit(id, command, out),
+            _ => Ok(Reply(self.apply_stream(id, command, out)?.encode())),
         }
     }
 

@@ -83,6 +83,32 @@ impl StreamState {
         self.append(id.index, *time, &header, bytes).unwrap_or_else(StreamReply::Refused)
     }
 
+    /// Stores the checkpoint of a commit: for the records from `first` to before `next`. Unlike a plain
+    /// checkpoint it is refused when any of these was checkpointed before, so that what is committed
+    /// with it happens once.
+    pub fn commit_checkpoint(
+        &mut self,
+        group: &str,
+        epoch: u64,
+        first: Offset,
+        next: Offset,
+        out: &mut StateBatch,
+    ) -> StreamReply {
+        let named = StreamCommand::Checkpoint { group: group.to_owned(), epoch, next };
+        let judged = named.check().and_then(|()| {
+            let done = self.checkpoints.get(group).and_then(|row| row.next);
+            match done {
+                Some(done)
+                    if done > first && self.checkpoints.get(group).is_some_and(|row| row.epoch == epoch) =>
+                {
+                    Err(StreamError::OutOfSequence { expected: done.0, given: first.0 })
+                }
+                _ => self.checkpoint(group, epoch, next, out),
+            }
+        });
+        judged.unwrap_or_else(StreamReply::Refused)
+    }
+
     fn append(
         &mut self,
         entry: LogIndex,

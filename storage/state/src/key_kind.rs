@@ -47,11 +47,13 @@ pub enum KeyKind {
     Outbox = 20,
     /// Identity, correlation id → file upload that was begun (`broker/devices`).
     Upload = 21,
+    /// Name → document of a tier (`broker/devices`).
+    Document = 22,
 }
 
 impl KeyKind {
     /// All kinds, for tests and tools.
-    pub const ALL: [KeyKind; 21] = [
+    pub const ALL: [KeyKind; 22] = [
         KeyKind::Applied,
         KeyKind::StreamIndex,
         KeyKind::StreamHead,
@@ -73,6 +75,7 @@ impl KeyKind {
         KeyKind::Feedback,
         KeyKind::Outbox,
         KeyKind::Upload,
+        KeyKind::Document,
     ];
 
     /// The kind of this number.
