@@ -8,7 +8,8 @@
 //! serve ─► router ─┬► device/   events, commands, uploads      (identity's token or certificate)
 //!                  ├► service/  registry, twins, methods, …    (policy's token)
 //!                  ├► objects/  uploaded files                 (signed address)
-//!                  └► websocket MQTT as a byte stream
+//!                  ├► websocket MQTT as a byte stream
+//!                  └► mounts    other tiers of the node: realtime, functions, console
 //! ```
 //!
 //! Invariants:
@@ -43,7 +44,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -55,7 +56,27 @@ use crate::devices::login::ShownCertificate;
 use call::Call;
 
 pub use objects::{ObjectFront, ObjectLimits};
+pub use reply::Body;
 pub use websocket::WebSocketStream;
+
+/// A tier of the node that answers requests at paths of its own on this front.
+///
+/// The front has let the caller's address in; everything else (who is calling, how long a body may
+/// be) is the mount's. An answer's body may go on for ever; when the caller is gone it is dropped.
+pub trait HttpMount: Send + Sync + 'static {
+    /// A name for metrics.
+    fn kind(&self) -> &'static str;
+
+    /// Whether it answers this.
+    fn claims(&self, method: &Method, path: &str) -> bool;
+
+    /// Answers.
+    fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: PeerInfo,
+    ) -> BoxFuture<'static, Response<Body>>;
+}
 
 /// Takes over a WebSocket.
 pub type WebSocketHandler = Arc<dyn Fn(WebSocketStream) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -131,6 +152,8 @@ pub struct HttpContext {
     pub objects: Option<Arc<ObjectFront>>,
     /// Takes over WebSockets of MQTT clients.
     pub websocket: WebSocketHandler,
+    /// Who answers at other paths; the first that claims a request has it.
+    pub mounts: Vec<Arc<dyn HttpMount>>,
     /// Bounds.
     pub limits: HttpLimits,
 }
@@ -168,9 +191,12 @@ async fn respond(
     request: Request<Incoming>,
 ) -> Response<reply::Body> {
     let tracking = call::tracking_id(&context.gateway);
-    let is_head = request.method() == http::Method::HEAD;
-    let call = Call::new(context, peer, request);
-    let (kind, answer) = router::answer(call).await;
+    let is_head = request.method() == Method::HEAD;
+    let claims = |mount: &&Arc<dyn HttpMount>| mount.claims(request.method(), request.uri().path());
+    let (kind, answer) = match context.mounts.iter().find(claims).cloned() {
+        Some(mount) => (mount.kind(), mounted(&context, mount, peer, request).await),
+        None => router::answer(Call::new(context, peer, request)).await,
+    };
     let mut response = match answer {
         Ok(response) => response,
         Err(error) => error.into_response(&tracking),
@@ -184,4 +210,15 @@ async fn respond(
     }
     reply::put(&mut response, "x-ms-request-id", &tracking);
     response
+}
+
+/// Answers by a mount, when the caller's address may connect.
+async fn mounted(
+    context: &HttpContext,
+    mount: Arc<dyn HttpMount>,
+    peer: PeerInfo,
+    request: Request<Incoming>,
+) -> reply::Answer {
+    caller::check_admitted(&context.gateway.hub.settings(), peer.address.ip())?;
+    Ok(mount.answer(request, peer).await)
 }

@@ -10,6 +10,7 @@
 //! - [`mqtt`]: MQTT over TCP, TLS, WebSocket and QUIC.
 //! - [`http`]: the device and service APIs over HTTPS.
 //! - [`listen`], [`tls`]: sockets and handshakes of these two.
+//! - [`tiers`]: what the other tiers of a node ask of the cluster.
 //! - [`ops`]: metrics, health and status over HTTP.
 //! - [`access`]: who is calling, and what they may ask for.
 //! - [`limits`]: every bound of the fronts, with its default and its reason.
@@ -25,4 +26,5 @@ mod meters;
 pub mod mqtt;
 pub mod ops;
 pub mod quic;
+pub mod tiers;
 pub mod tls;

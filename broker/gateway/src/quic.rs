@@ -18,7 +18,7 @@
 //! Not here: TLS material and what a certificate may do (the [`Authorizer`]), leadership, retries.
 
 mod append;
-mod call;
+pub mod call;
 mod connection;
 mod endpoint;
 mod read;

@@ -10,7 +10,7 @@ use super::call::Call;
 use super::errors::HttpError;
 use crate::devices::hub::answered;
 use crate::devices::login::{LoginError, device_login, service_login};
-use crate::devices::settings::Right;
+use crate::devices::settings::{HubSettings, Right};
 
 /// The request's token: `None` without the header. Another scheme is a token that can't be read.
 fn token(call: &Call) -> Option<&str> {
@@ -34,8 +34,12 @@ fn refused(error: &LoginError) -> HttpError {
 
 /// Whether address rules let the peer in. "Rejected clients get 401 rather than 403."
 pub(super) fn check_address(call: &Call) -> Result<(), HttpError> {
-    let address: IpAddr = call.peer.address.ip();
-    match call.settings.admits(address) {
+    check_admitted(&call.settings, call.peer.address.ip())
+}
+
+/// Whether address rules let this address in.
+pub(super) fn check_admitted(settings: &HubSettings, address: IpAddr) -> Result<(), HttpError> {
+    match settings.admits(address) {
         true => Ok(()),
         false => {
             count("address");

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::errors::HttpError;
 
 /// The body of an answer.
-pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
+pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// An answer, or a refusal.
 pub(super) type Answer = Result<Response<Body>, HttpError>;

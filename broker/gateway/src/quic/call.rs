@@ -40,7 +40,11 @@ fn forbidden(name: &str, needs: Access, has: Access) -> HubError {
     HubError::Forbidden(format!("{name} needs {} access, the caller has {}", needs.name(), has.name()))
 }
 
-async fn dispatch(hub: &dyn Hub, request: Request) -> Result<Reply, HubError> {
+/// Has a hub do what is asked.
+///
+/// # Errors
+/// As the hub says.
+pub async fn dispatch(hub: &dyn Hub, request: Request) -> Result<Reply, HubError> {
     Ok(match request {
         Request::Metadata => Reply::Metadata(hub.metadata()),
         Request::Resolve { partition, from } => Reply::Offset(hub.resolve(partition, from).await?),

@@ -60,6 +60,7 @@ impl World {
             gateway: Arc::new(gateway),
             objects: Some(ObjectFront::new(store, objects)),
             websocket: Arc::new(|stream| echo(stream).boxed()),
+            mounts: Vec::new(),
             limits,
         };
         World { hub, context: Arc::new(context), connections, _ingest: tasks }
