@@ -21,19 +21,13 @@ use fleetline_env::{Disk, DiskFile, Monotonic, OpenMode};
 use parking_lot::{Condvar, Mutex};
 
 const SLOT_BYTES: usize = 512;
-/// How long a mark waits for a later one. A sync of the mark's file makes a sync of the log that
-/// runs beside it wait, here and on other nodes of the same disk: right behind an append, that would be the
-/// one that the next append waits for. The last milliseconds before a power cut are unprotected against rot of
-/// the very tail anyway, as long as a mark is written at all.
-const LINGER: Duration = Duration::from_millis(2);
 /// Its name in the log's folder.
 pub(crate) const FILE_NAME: &str = "high_water";
 
 /// When the mark is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MarkPolicy {
-    /// After every sync, in parallel with the next rounds; marks that are overtaken within [`LINGER`]
-    /// are skipped.
+    /// After every sync, in parallel with the next round; marks that are overtaken are skipped.
     EverySync,
     /// At most once in this time. What was acknowledged since can rot unnoticed, if it is the very
     /// tail of the log.
@@ -58,8 +52,6 @@ struct State {
     /// Slot that the next write goes to.
     slot: usize,
     last_set: Option<Monotonic>,
-    /// The mark's thread knows of a new mark and waits for later ones.
-    lingers: bool,
     stop: bool,
 }
 
@@ -87,11 +79,8 @@ impl HighWater {
         }
         state.last_set = Some(now);
         state.target = seq;
-        let lingers = state.lingers;
         drop(state);
-        if !lingers {
-            self.changed.notify_one();
-        }
+        self.changed.notify_one();
     }
 
     /// Writes the mark if there is a new one. Called by one thread at a time.
@@ -121,9 +110,6 @@ impl HighWater {
         while !state.stop && state.target <= state.written {
             self.changed.wait(&mut state);
         }
-        state.lingers = true;
-        while !state.stop && !self.changed.wait_for(&mut state, LINGER).timed_out() {}
-        state.lingers = false;
         state.target > state.written
     }
 
