@@ -52,7 +52,8 @@ sim-test: setup
 
 interop: setup ## Runs the public SDKs and clients (Python, Node, mosquitto) against real nodes, over TLS.
 	@$(CARGO) build --quiet -p fleetline
-	@jepsen/interop/run.py
+	@jepsen/interop/setup.sh
+	@jepsen/interop/run.py --no-setup
 
 bench: setup ## Measures: make bench WHAT=core|mqtt SECONDS=5 PEERS=1; JSON lines on standard output.
 	@. .ci/env.sh && cargo build --quiet --release -p fleetline -p fleetline-load >&2

@@ -1,12 +1,41 @@
 #!/usr/bin/env bash
 # Installs the public packages that the interop cases run, at fixed versions, into target/interop:
 # Python (venv/) and Node packages (node/), what stands in for S3 and Azure (moto/, azurite/; apart, so that
-# the SDKs get the dependencies which they ask for) and, by apt, mosquitto's command-line clients.
-# Called by run.py before every run; does nothing when the pins below are what is installed.
+# the SDKs get the dependencies which they ask for). Called by run.py before every run; does nothing when the pins
+# below are what is installed.
+#
+# First, by apt, what these need and is missing (Debian and its kin):
+#   python3-venv        virtual environments with pip
+#   nodejs, npm         Node 18 or later
+#   mosquitto-clients   command-line clients, run as they are
+#   openssl             makes certificates of devices
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 home=target/interop
 mkdir -p "$home"
+
+system_packages() {
+  local missing=() as_root=()
+  # A venv without pip is all that Debian's python3 can make by itself.
+  python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+  command -v node >/dev/null || missing+=(nodejs)
+  command -v npm >/dev/null || missing+=(npm)
+  command -v mosquitto_pub >/dev/null || missing+=(mosquitto-clients)
+  command -v openssl >/dev/null || missing+=(openssl)
+  [ ${#missing[@]} -gt 0 ] || return 0
+  if ! command -v apt-get >/dev/null; then
+    echo "setup: please install: ${missing[*]} (no apt-get here to do it)" >&2
+    exit 1
+  fi
+  if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || { echo "setup: run this as root, or install: ${missing[*]}" >&2; exit 1; }
+    as_root=(sudo)
+  fi
+  echo "setup: installing ${missing[*]}" >&2
+  install() { DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y --no-install-recommends "${missing[@]}" >/dev/null; }
+  install 2>/dev/null || { "${as_root[@]}" apt-get update >/dev/null && install; }
+}
+system_packages
 
 # paho-mqtt is the version that azure-iot-device asks for; the raw MQTT cases use the same one.
 # six is imported by azure-iot-hub but not declared by it.
@@ -43,11 +72,3 @@ node_packages() {
 }
 node_packages node "$node_pins"
 node_packages azurite "$azurite_pins"
-
-if ! command -v mosquitto_pub >/dev/null || ! command -v openssl >/dev/null; then
-  echo "setup: mosquitto-clients, openssl" >&2
-  as_root=()
-  [ "$(id -u)" -eq 0 ] || as_root=(sudo)
-  install() { DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y --no-install-recommends mosquitto-clients openssl >/dev/null; }
-  install 2>/dev/null || { "${as_root[@]}" apt-get update >/dev/null && install; }
-fi
