@@ -7,7 +7,8 @@
 //! 2. Slots are joined with sends by (device, value): no slot without a send (P2), none whose only
 //!    sends failed (P2), no more slots than sends (P5).
 //! 3. Readers go up one by one (P7). Up to the end that the `final` operation names, each slot that
-//!    was acknowledged was read (P1), and no offset is empty (P3).
+//!    was acknowledged was read (P1), and no offset is empty (P3). Nothing that was known before lies
+//!    behind that end: it was read once and is lost since (P1).
 //! 4. In offset order: each session's records stand in the order of sending (P4), and nothing that
 //!    had ended before something else began stands behind it (P3, a running maximum of invocation times).
 //!
@@ -132,6 +133,13 @@ fn completeness(records: &[Record], slots: &Slots, absent: &[u32], end: &Record,
         }
     }
     let Some(end_offset) = end.offset else { return };
+    for slot in slots.all().iter().filter(|slot| slot.offset >= end_offset) {
+        let (known, witness) = slot.known_at(records);
+        if known < end.invoke {
+            let message = format!("offset {} was known, and the log ends at {end_offset}", slot.offset);
+            found.add(ViolationKind::Lost, vec![records[witness as usize], *end], message);
+        }
+    }
     let mut expected = end.value;
     for slot in slots.all().iter().filter(|s| s.offset >= end.value && s.offset < end_offset) {
         if slot.offset > expected {

@@ -4,7 +4,7 @@
 //! invocation and its completion; unknown ones may do so at any later time; a read finds a record
 //! that is there at some moment between its own times.
 
-use fleetline_checker::{History, Kind, Outcome, Record, StreamRules, check_stream};
+use fleetline_checker::{History, Kind, Outcome, Record, StreamRules, Verdict, ViolationKind, check_stream};
 
 use crate::random::Draw;
 
@@ -135,4 +135,28 @@ fn holes_allowed(ops: &[&Record], done: &[bool]) -> bool {
             && ops[j].invoke < ops[i].complete
     };
     !(0..ops.len()).any(|i| (0..ops.len()).any(|j| hole(i, j)))
+}
+
+/// What one reader was given and the last reader doesn't find behind the end is lost, whether it was
+/// acknowledged or not: having been read once is no excuse.
+#[test]
+fn an_end_that_went_back_is_a_loss() {
+    for outcome in [Outcome::Ok, Outcome::Unknown] {
+        let at = |kind, process, offset, time| {
+            let (value, offset) = (offset + 1, Some(offset));
+            Record { value, offset, invoke: time, complete: time, ..Record::new(kind, process, 0) }
+        };
+        let acknowledged = outcome == Outcome::Ok;
+        let second = Record { outcome, ..at(Kind::Send, 1, 1, 2) };
+        let second = Record { offset: second.offset.filter(|_| acknowledged), ..second };
+        let reads = [at(Kind::Read, 2, 0, 3), at(Kind::Read, 2, 1, 4), at(Kind::Read, 3, 0, 5)];
+        let end = Record { value: 0, ..at(Kind::Final, 3, 1, 6) };
+        let mut records = vec![at(Kind::Send, 1, 0, 1), second];
+        records.extend(reads);
+        records.push(end);
+        match check_stream(&History::from_records(records), &StreamRules::default()) {
+            Verdict::Invalid(found) => assert_eq!(found.kind, ViolationKind::Lost, "{found}"),
+            other => panic!("{outcome:?}: {other}"),
+        }
+    }
 }
