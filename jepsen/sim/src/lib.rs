@@ -7,8 +7,9 @@
 //! Exactly so only when built with `--cfg tokio_unstable` (`make sim`, `make sim-test`): tokio's own draws
 //! can't be seeded otherwise. Without it the same faults meet slightly other interleavings.
 //!
-//! Two workloads run side by side: producers of the stream (`account.rs` judges it), and gateways, services
-//! and devices (`devices/check.rs`).
+//! Two workloads run side by side: producers, readers and owners of the stream (`account.rs` judges what
+//! replicas hold, `journal.rs` what clients saw, by the history checkers), and gateways, services and
+//! devices (`devices/check.rs`). [`Plant`] puts bugs in that have to be found.
 //!
 //! A run has two phases. *Safety*: clients act, nodes are killed, lose power and are cut off, in a swarm
 //! of rates that the seed chooses. *Liveness*: faults stop, and within bounded virtual time everything
@@ -18,8 +19,13 @@
 
 mod account;
 mod devices;
+mod journal;
 mod node;
+mod owners;
+mod plant;
 mod rng;
+mod stream;
 mod world;
 
+pub use plant::Plant;
 pub use world::{Options, Report, run};

@@ -19,12 +19,16 @@ struct Arguments {
     /// Virtual seconds of each run's safety phase.
     #[arg(long, default_value_t = 30)]
     seconds: u64,
+    /// Where to keep the stream's history (JSON lines) when the checker finds something.
+    #[arg(long)]
+    history: Option<std::path::PathBuf>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     for seed in arguments.seed..arguments.seed + arguments.runs {
-        let options = Options::from_seed(seed, arguments.seconds);
+        let history = arguments.history.clone();
+        let options = Options { history, ..Options::from_seed(seed, arguments.seconds) };
         println!("{options:?}");
         match run(&options) {
             Ok(report) => println!("  {report:?}"),

@@ -9,16 +9,18 @@ use fleetline_env::{Clock, Monotonic};
 use fleetline_log::{LogOptions, NodeLog, SegLog, WriterMode};
 use fleetline_partition::{Partition, PartitionMachine, PartitionParts};
 use fleetline_raft_driver::{Driver, DriverOptions};
-use fleetline_raft_group::{Blocking, GroupConfig, SnapshotStore};
+use fleetline_raft_group::{Blocking, GroupConfig, Machine, SnapshotStore};
 use fleetline_raft_transport::memory::MemNetwork;
 use fleetline_raft_transport::{PeerAddress, PeerTransport};
 use fleetline_snapshot::{SnapshotDir, SnapshotOptions};
 use fleetline_state::memory::MemState;
 use fleetline_streams::StreamLimits;
 use fleetline_types::{GroupId, NodeId, PartitionId, TimestampMs};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
+use crate::plant::{HastyLog, Plant, PlantedMachine};
 use crate::rng::Rng;
+use crate::world::Options;
 
 /// The one partition that is simulated.
 pub(crate) const PARTITION: PartitionId = PartitionId(0);
@@ -68,7 +70,7 @@ impl SimNode {
     pub(crate) async fn start(
         &mut self,
         network: &MemNetwork,
-        nodes: u64,
+        world: &Options,
         clock: SimClock,
         mut rng: Rng,
     ) -> Result<(), String> {
@@ -83,15 +85,18 @@ impl SimNode {
         let disk = Arc::new(self.disk.clone());
         let (log, _) = SegLog::open(disk.clone(), clock.clone(), options).map_err(|e| text(&e))?;
         let pump = tokio::spawn({
-            let log = log.clone();
+            let (log, disk_us) = (log.clone(), world.disk_us);
             async move {
                 loop {
-                    tokio::time::sleep(Duration::from_micros(200 + rng.below(3000))).await;
+                    tokio::time::sleep(Duration::from_micros(200 + rng.below(disk_us))).await;
                     log.pump();
                 }
             }
         });
-        let log: Arc<dyn NodeLog> = log;
+        let log: Arc<dyn NodeLog> = match world.plant {
+            Some(Plant::AcknowledgeBeforeDurable) => Arc::new(HastyLog(log)),
+            _ => log,
+        };
         let store = Arc::new(self.state.clone());
         let config = GroupConfig { append_entries_max: 8, append_window: 3, ..GroupConfig::default() };
         let options = DriverOptions { node: self.id, config, log: log.clone(), store: store.clone() };
@@ -101,7 +106,7 @@ impl SimNode {
         })
         .await;
         let driver = driver.unwrap_or_else(|never| match never {});
-        for peer in (1..=nodes).map(NodeId).filter(|peer| *peer != id) {
+        for peer in (1..=world.nodes).map(NodeId).filter(|peer| *peer != id) {
             driver.transport().set_peer(peer, PeerAddress { address: peer.to_string() });
         }
         let snapshots =
@@ -111,7 +116,11 @@ impl SimNode {
         let snapshots = SnapshotStore::new(group_id, snapshots, log.clone(), store.clone(), Blocking::Inline);
         let (machine, published) =
             PartitionMachine::new(PARTITION, 1, StreamLimits::default(), store.clone());
-        let group = driver.start_group(group_id, Box::new(machine), Arc::new(snapshots)).await;
+        let machine: Box<dyn Machine> = match world.plant {
+            Some(plant) => Box::new(PlantedMachine::new(machine, plant)),
+            None => Box::new(machine),
+        };
+        let group = driver.start_group(group_id, machine, Arc::new(snapshots)).await;
         let partition = Partition::new(PartitionParts {
             partition: PARTITION,
             partitions: 1,
@@ -138,7 +147,8 @@ impl SimNode {
         // From here on the old process can reach neither network nor disk.
         let image = if power { self.disk.crash(seed) } else { self.disk.crash_all_kept() };
         let state = self.state.crash_all_lost();
-        running.driver.shutdown().await;
+        // It may wait for what the log was to write, as a process that is gone would not.
+        drop(timeout(Duration::from_secs(1), running.driver.shutdown()).await);
         (self.disk, self.state) = (image, state);
     }
 }

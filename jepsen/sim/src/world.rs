@@ -1,22 +1,22 @@
-//! The run: options from the seed, producers, faults, and the two phases.
+//! The run: options from the seed, faults, and the two phases.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use fleetline_batch::{BatchBuilder, BatchReader, Compression, Producer, RecordRef};
-use fleetline_partition::Partition;
 use fleetline_raft_transport::memory::{LinkFaults, MemNetwork, MemOptions};
-use fleetline_types::{NodeId, Offset, ProducerId};
-use tokio::time::{Instant, sleep, timeout};
+use fleetline_types::NodeId;
+use tokio::time::{Instant, sleep};
 
-use crate::account::{Account, Stored};
 use crate::devices::Clients;
+use crate::journal::Journal;
 use crate::node::{SimClock, SimNode};
+use crate::plant::Plant;
 use crate::rng::Rng;
+use crate::stream::StreamClients;
 
 /// How far wall clocks of nodes are apart.
 const CLOCK_WRONG_MS: u64 = 3000;
@@ -40,6 +40,12 @@ pub struct Options {
     pub seconds: u64,
     /// Devices of the device workload; 0 for none.
     pub devices: u64,
+    /// The longest wait of a node's disk before it writes and syncs, in virtual microseconds.
+    pub disk_us: u64,
+    /// A bug to be found; none in a seed of its own accord.
+    pub plant: Option<Plant>,
+    /// Where the stream's history is kept when the checker finds something.
+    pub history: Option<PathBuf>,
 }
 
 impl Options {
@@ -55,6 +61,9 @@ impl Options {
             delay_ms: 1 + rng.below(30),
             seconds,
             devices: rng.below(4),
+            disk_us: if rng.below(3) == 0 { 60_000 } else { 3000 },
+            plant: None,
+            history: None,
         }
     }
 }
@@ -64,6 +73,10 @@ impl Options {
 pub struct Report {
     /// Records acknowledged.
     pub acknowledged: u64,
+    /// Operations in the stream's history.
+    pub operations: u64,
+    /// Epochs that owners were given.
+    pub epochs: u64,
     /// Changes of devices acknowledged.
     pub device_changes: u64,
     /// Records of devices acknowledged.
@@ -93,10 +106,10 @@ struct World {
     options: Options,
     network: MemNetwork,
     nodes: Shared<Vec<SimNode>>,
-    account: Shared<Account>,
     trace: Shared<Trace>,
     stop: Rc<std::cell::Cell<bool>>,
     clients: Clients,
+    stream: StreamClients,
 }
 
 /// Runs a seed.
@@ -123,7 +136,8 @@ impl World {
             LinkFaults { delay_max: Duration::from_millis(options.delay_ms), ..LinkFaults::default() };
         let network =
             MemNetwork::new(MemOptions { seed: options.seed, faults: delays, ..MemOptions::default() });
-        let trace = Rc::new(RefCell::new(Trace { hasher: DefaultHasher::new(), begun: Instant::now() }));
+        let begun = Instant::now();
+        let trace = Rc::new(RefCell::new(Trace { hasher: DefaultHasher::new(), begun }));
         let clients = Clients {
             nodes: Rc::new(RefCell::new((1..=options.nodes).map(NodeId).map(SimNode::new).collect())),
             stop: Rc::default(),
@@ -133,15 +147,23 @@ impl World {
             devices: options.devices,
         };
         let (nodes, stop) = (clients.nodes.clone(), clients.stop.clone());
-        let world = World { network, nodes, account: Shared::default(), trace, stop, clients, options };
+        let stream = StreamClients {
+            nodes: nodes.clone(),
+            stop: stop.clone(),
+            account: Shared::default(),
+            journal: Rc::new(RefCell::new(Journal::new(begun))),
+            trace: trace.clone(),
+            epoch: Rc::default(),
+            options: Rc::new(options.clone()),
+        };
+        let world = World { network, nodes, trace, stop, clients, stream, options };
         for place in 0..world.options.nodes as usize {
             world.start(place).await?;
         }
         let voters: BTreeSet<NodeId> = (1..=world.options.nodes).map(NodeId).collect();
-        let first = world.partition(0).ok_or("first node doesn't run")?;
+        let first = world.stream.partition(0).ok_or("first node doesn't run")?;
         first.group().initialize(&voters).await.map_err(|error| error.to_string())?;
-        let mut running: Vec<_> =
-            (0..world.options.producers).map(|n| tokio::task::spawn_local(world.producer(n))).collect();
+        let mut running = world.stream.start();
         running.extend(world.clients.start().await);
         let faults = world.safety().await?;
         world.stop.set(true);
@@ -149,11 +171,12 @@ impl World {
             task.await.map_err(|error| error.to_string())?;
         }
         world.liveness().await?;
-        let acknowledged = world.account.borrow().acknowledged_count();
+        let acknowledged = world.stream.account.borrow().acknowledged_count();
+        let (operations, epochs) = (world.stream.journal.borrow().len(), world.stream.epoch.get());
         let trace = world.trace.borrow().hasher.finish();
         let history = world.clients.history.borrow();
         let (device_changes, device_records) = (history.changes, history.stored.len() as u64);
-        Ok(Report { acknowledged, device_changes, device_records, faults, trace })
+        Ok(Report { acknowledged, operations, epochs, device_changes, device_records, faults, trace })
     }
 
     // The nodes are only touched by this task while it runs; producers hold partitions, not nodes.
@@ -163,7 +186,7 @@ impl World {
         let wrong_ms = Rng::new(self.options.seed, 200 + place as u64).below(CLOCK_WRONG_MS) as i64;
         let clock = SimClock { begun: self.trace.borrow().begun, wrong_ms };
         let mut node = std::mem::replace(&mut self.nodes.borrow_mut()[place], SimNode::new(NodeId(0)));
-        let started = node.start(&self.network, self.options.nodes, clock, rng).await;
+        let started = node.start(&self.network, &self.options, clock, rng).await;
         self.nodes.borrow_mut()[place] = node;
         self.trace.borrow_mut().note(("start", place));
         started
@@ -174,66 +197,6 @@ impl World {
         node.die(&self.network, power, seed).await;
         self.nodes.borrow_mut()[place] = node;
         self.trace.borrow_mut().note(("die", place, power));
-    }
-
-    fn partition(&self, place: usize) -> Option<Arc<Partition>> {
-        self.nodes.borrow()[place].running.as_ref().map(|running| running.partition.clone())
-    }
-
-    /// Sends batches of one device, in order, each again and again until it has an answer.
-    fn producer(&self, number: u64) -> impl Future<Output = ()> + use<> {
-        let mut rng = Rng::new(self.options.seed, 1000 + number);
-        let (nodes, account, trace) = (self.nodes.clone(), self.account.clone(), self.trace.clone());
-        let (stop, count) = (self.stop.clone(), self.options.nodes);
-        let device = format!("device-{number}");
-        async move {
-            let (mut sequence, mut builder) = (0u64, BatchBuilder::default());
-            while !stop.get() {
-                let bodies: Vec<String> =
-                    (0..=rng.below(4)).map(|n| format!("{device}/{:08}", sequence + n)).collect();
-                for body in &bodies {
-                    account.borrow_mut().sent(body);
-                    let record = RecordRef {
-                        device: device.as_bytes(),
-                        body: body.as_bytes(),
-                        ..RecordRef::default()
-                    };
-                    if builder.push(&record).is_err() {
-                        return;
-                    }
-                }
-                let producer = Producer { id: ProducerId(number + 1), epoch: 1, first_sequence: sequence };
-                let Some(batch) = builder.finish(producer, Compression::None) else {
-                    return;
-                };
-                let mut place = rng.below(count) as usize;
-                loop {
-                    let partition =
-                        nodes.borrow()[place].running.as_ref().map(|running| running.partition.clone());
-                    let answer = match partition {
-                        Some(partition) => {
-                            timeout(Duration::from_secs(5), partition.append(batch.clone())).await
-                        }
-                        None => Ok(Err(fleetline_native::HubError::Unavailable("node is down".to_owned()))),
-                    };
-                    if let Ok(Ok(appended)) = answer {
-                        for (body, offset) in bodies.iter().zip(appended.base_offset.0..) {
-                            account.borrow_mut().acknowledged(body, offset);
-                        }
-                        trace.borrow_mut().note(("ack", number, appended.base_offset.0));
-                        break;
-                    }
-                    if stop.get() {
-                        return;
-                    }
-                    // Somebody else may lead by now, or it was stored and the answer is lost: same bytes again.
-                    place = (place + 1) % count as usize;
-                    sleep(Duration::from_millis(20 + rng.below(80))).await;
-                }
-                sequence += bodies.len() as u64;
-                sleep(Duration::from_millis(1 + rng.below(40))).await;
-            }
-        }
     }
 
     /// Faults until the time is over; gives how many.
@@ -284,49 +247,43 @@ impl World {
     /// Without faults every replica must come to hold the same, and all that was acknowledged.
     async fn liveness(&self) -> Result<(), String> {
         self.network.heal_all();
-        let deadline = Instant::now() + Duration::from_secs(120);
-        loop {
-            let ends: BTreeSet<_> = (0..self.options.nodes as usize)
-                .filter_map(|place| self.partition(place))
-                .map(|p| (p.head().next, p.group().status().applied))
-                .collect();
-            let least = ends.first().map_or(0, |(offset, _)| offset.0);
-            if ends.len() == 1 && least >= self.account.borrow().acknowledged_count() {
-                break;
-            }
-            if Instant::now() > deadline {
-                return Err(format!("liveness: replicas end at {ends:?} two minutes after the last fault"));
-            }
-            sleep(Duration::from_millis(100)).await;
+        self.converge().await?;
+        let mut held = Vec::new();
+        for place in 0..self.options.nodes {
+            held.push(self.stream.read_all(place).await?);
+            self.trace.borrow_mut().note(("read", place, held.last().map(Vec::len)));
         }
-        for place in 0..self.options.nodes as usize {
-            let partition = self.partition(place).ok_or("a node doesn't run")?;
-            let records = read_all(&partition).await?;
-            self.account.borrow().check(&records).map_err(|error| format!("node {}: {error}", place + 1))?;
-            self.clients.check(place, &records).map_err(|error| format!("node {}: {error}", place + 1))?;
-            self.trace.borrow_mut().note(("read", place, records.len()));
+        let end = held.first().map_or(0, Vec::len) as u64;
+        self.stream.journal.borrow_mut().judge(end, self.options.history.as_deref())?;
+        for (place, records) in held.iter().enumerate() {
+            let judged = self.stream.account.borrow().check(records);
+            judged.map_err(|error| format!("node {}: {error}", place + 1))?;
+            self.clients.check(place, records).map_err(|error| format!("node {}: {error}", place + 1))?;
         }
         Ok(())
     }
-}
 
-async fn read_all(partition: &Partition) -> Result<Vec<Stored>, String> {
-    let (mut records, mut from) = (Vec::new(), Offset(0));
-    while from < partition.head().next {
-        let reply =
-            partition.read(from, 64 << 10, Duration::from_secs(30)).await.map_err(|e| e.to_string())?;
-        for stored in reply.batches {
-            let batch = BatchReader::new(stored.batch).map_err(|error| error.to_string())?;
-            for (record, offset) in batch.zip(stored.base_offset.0..) {
-                let record = record.map_err(|error| error.to_string())?;
-                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                records.push(Stored { offset, device: text(&record.device), body: text(&record.body) });
+    /// Waits until all replicas end at the same place.
+    async fn converge(&self) -> Result<(), String> {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        loop {
+            let ends: BTreeSet<_> = (0..self.options.nodes)
+                .filter_map(|place| self.stream.partition(place))
+                .map(|p| (p.head().next, p.group().status().applied))
+                .collect();
+            let least = ends.first().map_or(0, |(offset, _)| offset.0);
+            if ends.len() == 1 && least >= self.stream.account.borrow().acknowledged_count() {
+                return Ok(());
+            }
+            match Instant::now() > deadline {
+                false => sleep(Duration::from_millis(100)).await,
+                // They agree and something is missing: the checkers say what.
+                true if ends.len() == 1 => return Ok(()),
+                true => {
+                    let text = "two minutes after the last fault";
+                    return Err(format!("liveness: replicas end at {ends:?} {text}"));
+                }
             }
         }
-        if reply.next == from {
-            return Err(format!("reading stops at {from}"));
-        }
-        from = reply.next;
     }
-    Ok(records)
 }

@@ -7,6 +7,7 @@ use fleetline_sim::{Options, run};
 #[test]
 fn fixed_seeds_hold() {
     let (mut acknowledged, mut faults, mut changes, mut records) = (0, 0, 0, 0);
+    let (mut operations, mut epochs) = (0, 0);
     for seed in 1..=16 {
         let options = Options::from_seed(seed, 20);
         let report = run(&options).unwrap_or_else(|error| {
@@ -14,10 +15,13 @@ fn fixed_seeds_hold() {
         });
         acknowledged += report.acknowledged;
         faults += report.faults;
+        operations += report.operations;
+        epochs += report.epochs;
         changes += report.device_changes;
         records += report.device_records;
     }
     assert!(acknowledged > 5_000 && faults > 30, "vacuous: {acknowledged} acknowledged, {faults} faults");
+    assert!(operations > 50_000 && epochs > 200, "vacuous: {operations} operations, {epochs} epochs");
     assert!(changes > 3_000 && records > 500, "vacuous: {changes} changes and {records} records of devices");
 }
 
