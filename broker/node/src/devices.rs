@@ -8,6 +8,7 @@
 mod answer;
 mod effects;
 mod envelope;
+mod seek;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -28,13 +29,11 @@ use fleetline_types::{GroupId, NodeId, PartitionId};
 use parking_lot::RwLock;
 use prost::Message;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::control::Control;
 use crate::hosting::Hosting;
+use seek::seek;
 
-/// How long a leader is looked for.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// How long one node may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long a gateway may take to hear a wake.
@@ -176,38 +175,12 @@ impl NodeDevices {
         &self,
         partition: PartitionId,
         once: bool,
-        mut ask: impl FnMut(NodeId) -> F,
+        ask: impl FnMut(NodeId) -> F,
     ) -> Result<T, HubError>
     where
         F: Future<Output = Result<T, HubError>>,
     {
-        let deadline = Instant::now() + PATIENCE;
-        let mut hint = self.leader_of(partition);
-        let mut wait = Duration::from_millis(10);
-        loop {
-            let what = format!("partition {}", partition.0);
-            let last = match hint.take() {
-                None => HubError::Unavailable(what),
-                Some(node) => match ask(node).await {
-                    Ok(answer) => return Ok(answer),
-                    Err(HubError::NotLeader { leader, what }) => {
-                        hint = leader.filter(|leader| *leader != node);
-                        HubError::NotLeader { leader, what }
-                    }
-                    Err(error @ (HubError::Unavailable(_) | HubError::Busy { .. })) => error,
-                    Err(error @ HubError::Unknown(_)) if !once => error,
-                    Err(error) => return Err(error),
-                },
-            };
-            if Instant::now() + wait >= deadline {
-                return Err(last);
-            }
-            if hint.is_none() {
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(Duration::from_millis(250));
-                hint = self.leader_of(partition);
-            }
-        }
+        seek(&format!("partition {}", partition.0), once, || self.leader_of(partition), ask).await
     }
 
     async fn call(
