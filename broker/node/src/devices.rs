@@ -21,7 +21,7 @@ use fleetline_devices::{ConnectionPlace, DeviceAnswer, Request};
 use fleetline_env::Clock;
 use fleetline_gateway::devices::connections::Connections;
 use fleetline_gateway::devices::hub::{DeviceHub, GatewayAnswer, GatewayCall, Leaders};
-use fleetline_gateway::devices::settings::{ACCESS, AUTHORITIES, HubSettings, POLICIES};
+use fleetline_gateway::devices::settings::{ACCESS, AUTHORITIES, Access, HubSettings, POLICIES};
 use fleetline_gateway::hub::{Appended, HubError};
 use fleetline_raft_driver::{CallError, Driver, PeerService};
 use fleetline_raft_transport::Lane;
@@ -211,9 +211,14 @@ impl NodeDevices {
     }
 }
 
-/// The hub's settings out of the control state.
+/// The hub's settings out of the control state. What can't be read allows nothing: no policy, no
+/// authority, no address.
 fn settings_of(state: &ControlState, host_name: &str, host_names: &[String]) -> HubSettings {
-    fn read<T: serde::de::DeserializeOwned + Default>(state: &ControlState, name: &str) -> (T, u64) {
+    fn read<T: serde::de::DeserializeOwned + Default>(
+        state: &ControlState,
+        name: &str,
+        unreadable: T,
+    ) -> (T, u64) {
         let Some(setting) = state.hub.get(name) else { return (T::default(), 0) };
         if setting.value.is_empty() {
             return (T::default(), setting.version);
@@ -221,15 +226,15 @@ fn settings_of(state: &ControlState, host_name: &str, host_names: &[String]) -> 
         match serde_json::from_slice(&setting.value) {
             Ok(value) => (value, setting.version),
             Err(error) => {
-                // It was checked before it was stored: a later release's form. Nothing is allowed by it.
-                tracing::error!(name, %error, "hub setting can't be read");
-                (T::default(), setting.version)
+                // It was checked before it was stored: a later release's form.
+                tracing::error!(name, %error, "hub setting can't be read, so it allows nothing");
+                (unreadable, setting.version)
             }
         }
     }
-    let (policies, policies_version): (BTreeMap<_, _>, u64) = read(state, POLICIES);
-    let (access, access_version) = read(state, ACCESS);
-    let (authorities, authorities_version): (BTreeMap<_, _>, u64) = read(state, AUTHORITIES);
+    let (policies, policies_version) = read(state, POLICIES, BTreeMap::new());
+    let (access, access_version) = read(state, ACCESS, Access::nobody());
+    let (authorities, authorities_version) = read(state, AUTHORITIES, BTreeMap::new());
     HubSettings {
         host_name: host_name.to_owned(),
         host_names: host_names.to_vec(),
@@ -368,5 +373,36 @@ impl PeerService for Service {
             }
             other => Err(format!("operation {other} is of a later release")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetline_cluster::HubSetting;
+
+    use super::*;
+
+    /// A setting in a form that this release can't read allows nothing; one that isn't there is empty.
+    #[test]
+    fn unreadable_settings_allow_nothing() {
+        let of = |name: &str, value: &'static [u8]| {
+            let setting = HubSetting { version: 3, value: Bytes::from_static(value) };
+            let state =
+                ControlState { hub: BTreeMap::from([(name.to_owned(), setting)]), ..ControlState::default() };
+            settings_of(&state, "hub", &[])
+        };
+        let addresses = ["10.1.2.3".parse().unwrap(), "fd12::1".parse().unwrap()];
+        let admitted = |settings: &HubSettings| addresses.map(|address| settings.admits(address));
+        assert_eq!(admitted(&of(ACCESS, b"")), [true; 2]);
+        assert_eq!(
+            admitted(&of(ACCESS, br#"{"ipRules":[{"mask":"10.1.2.3","allow":false}]}"#)),
+            [false, true]
+        );
+        for unreadable in [&b"{"[..], br#"{"ipRules":"all"}"#, br#"[1]"#] {
+            let settings = of(ACCESS, unreadable);
+            assert_eq!((admitted(&settings), settings.access_version), ([false; 2], 3));
+        }
+        assert!(of(POLICIES, br#"{"owner":1}"#).policies.is_empty());
+        assert!(of(AUTHORITIES, br#"{"one":1}"#).authorities.is_empty());
     }
 }

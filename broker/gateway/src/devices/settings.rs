@@ -101,6 +101,14 @@ pub struct Access {
     pub host_names: Vec<String>,
 }
 
+impl Access {
+    /// Nobody may: what stands for rules that this release can't read.
+    pub fn nobody() -> Access {
+        let none = |mask: &str| IpRule { mask: mask.to_owned(), allow: false };
+        Access { ip_rules: vec![none("0.0.0.0/0"), none("::/0")], tls13_only: true, host_names: Vec::new() }
+    }
+}
+
 /// An authority whose certificates devices may show.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -227,6 +235,15 @@ mod tests {
         ];
         for (rules, address, admitted) in rows {
             assert_eq!(settings(rules).admits(address.parse().unwrap()), admitted, "{rules:?} {address}");
+        }
+    }
+
+    /// No address is let in by rules that let in nobody.
+    #[test]
+    fn nobody() {
+        let settings = HubSettings { access: Access::nobody(), ..HubSettings::default() };
+        for address in ["127.0.0.1", "10.1.2.3", "::1", "::ffff:10.1.2.3", "fd12::1"] {
+            assert!(!settings.admits(address.parse().unwrap()), "{address}");
         }
     }
 
