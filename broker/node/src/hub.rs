@@ -7,7 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use fleetline_auth::{Authority, JoinToken, Role, SecretHash, fingerprint_of};
+use fleetline_batch::BatchHeader;
 use fleetline_cluster::{ControlCommand, ControlReply};
+use fleetline_devices::OUTBOX_PRODUCER;
 use fleetline_env::Clock;
 use fleetline_gateway::hub::{
     Appended, CheckpointInfo, ClusterChange, GroupAssignment, GroupDescription, Hub, HubError, JoinReply,
@@ -105,6 +107,19 @@ impl NodeHub {
     }
 }
 
+/// Refuses what only nodes append: events of the hub itself, and batches that say which fence their maker
+/// has applied.
+fn check_client_batch(batch: &[u8]) -> Result<(), HubError> {
+    let header = BatchHeader::parse(batch).map_err(|error| HubError::Invalid(error.to_string()))?;
+    if header.producer.id.0 == OUTBOX_PRODUCER {
+        return Err(HubError::Invalid(format!("producer id {OUTBOX_PRODUCER} is the hub's own")));
+    }
+    match header.fence {
+        0 => Ok(()),
+        fence => Err(HubError::Invalid(format!("a client's batch can't name a fence ({fence})"))),
+    }
+}
+
 /// The host part of `host:port`.
 pub(crate) fn host_of(address: &str) -> String {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
@@ -114,6 +129,7 @@ pub(crate) fn host_of(address: &str) -> String {
 #[async_trait]
 impl Hub for NodeHub {
     async fn append(&self, partition: PartitionId, batch: Bytes) -> Result<Appended, HubError> {
+        check_client_batch(&batch)?;
         self.partition(partition)?.append(batch).await
     }
 
@@ -301,5 +317,40 @@ impl Hub for NodeHub {
             nodes: self.node_infos(),
             partitions: self.partitions,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetline_batch::{BatchBuilder, Compression, Producer, RecordRef};
+    use fleetline_types::{ProducerId, TimestampMs};
+
+    use super::*;
+
+    fn batch(producer: u64, fence: u32) -> Bytes {
+        let mut builder = BatchBuilder::default();
+        builder.set_fence(fence);
+        let record = RecordRef {
+            device: b"d",
+            time: TimestampMs(1),
+            endpoints: 0,
+            system: &[],
+            properties: &[],
+            body: b"hello",
+        };
+        builder.push(&record).unwrap();
+        let producer = Producer { id: ProducerId(producer), epoch: 1, first_sequence: 0 };
+        builder.finish(producer, Compression::None).unwrap()
+    }
+
+    /// A client can neither pass for the hub, whose events are numbered by the outbox, nor for a gateway.
+    #[test]
+    fn what_clients_may_append() {
+        assert_eq!(check_client_batch(&batch(7, 0)), Ok(()));
+        assert_eq!(check_client_batch(&batch(OUTBOX_PRODUCER - 1, 0)), Ok(()));
+        let refused = [batch(OUTBOX_PRODUCER, 0), batch(7, 1), Bytes::from_static(b"no batch")];
+        for bytes in refused {
+            assert!(matches!(check_client_batch(&bytes), Err(HubError::Invalid(_))), "{bytes:?}");
+        }
     }
 }
