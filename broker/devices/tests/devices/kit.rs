@@ -168,6 +168,7 @@ pub(crate) fn check_head(store: &MemState) {
         .map(|(key, _)| u64::from_be_bytes(key.as_ref().try_into().unwrap()))
         .collect();
     assert_eq!(outbox, (head.outbox_done..head.outbox_next).collect::<Vec<_>>());
+    assert_eq!(head.documents, rows::<DocumentRow>(&all, KeyKind::Document).len() as u64);
     assert_eq!(head.feedback, rows::<FeedbackRow>(&all, KeyKind::Feedback).len() as u64);
     check_queues(&all);
 }

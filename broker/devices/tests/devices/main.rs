@@ -7,6 +7,7 @@
 
 mod commands;
 mod decoding;
+mod documents;
 
 mod feedback;
 mod fences;

@@ -39,13 +39,18 @@ pub(crate) enum What {
     SettleFeedback,
     BeginUpload,
     FinishUpload,
+    PutDocument,
+    Emit,
     Bulk,
 }
 
 use What::*;
 
 /// Most of these are often refused when they are rare.
-const WEIGHTED: [What; 47] = [
+const WEIGHTED: [What; 50] = [
+    PutDocument,
+    PutDocument,
+    Emit,
     Put,
     Put,
     Put,
@@ -213,6 +218,17 @@ pub(crate) fn resolve(hub: &mut Hub, step: &Step) -> Op {
             let (auth_version, correlation_id) = (auth_version(hub, &key, b), (a % 3).to_string());
             Op::FinishUpload(fleetline_devices::FinishUpload { key, auth_version, correlation_id, event })
         }
+        PutDocument => {
+            let name = format!("t/{}", a % 3);
+            let version = hub.query().document(&name).unwrap().map_or(0, |row| row.version);
+            let condition = condition(b, version);
+            let (value, delete) = (vec![a; usize::from(b % 7)].into(), b & 3 == 3);
+            Op::PutDocument(fleetline_devices::PutDocument { name, value, condition, delete })
+        }
+        Emit => {
+            let event = EventRow { device: key.device, body: vec![a].into(), ..EventRow::default() };
+            Op::Emit(fleetline_devices::Emit { event })
+        }
         Bulk => {
             let items = WEIGHTED.iter().cycle().skip(usize::from(a)).step_by(7).take(1 + usize::from(b % 6));
             let ops = items.enumerate().map(|(n, what)| {
@@ -351,7 +367,7 @@ fn steps_are_accepted_and_refused() {
 
     let mut runner = TestRunner::deterministic();
     let mut counts = std::collections::BTreeMap::<String, [u32; 2]>::new();
-    for _ in 0..120 {
+    for _ in 0..300 {
         let mut hub = Hub::new();
         for step in furnished(step(), 100).new_tree(&mut runner).unwrap().current() {
             let op = resolve(&mut hub, &step);
@@ -360,8 +376,8 @@ fn steps_are_accepted_and_refused() {
         }
     }
     for (what, [accepted, refused]) in &counts {
-        let never_refused = ["Bulk", "Expire", "LockFeedback"].contains(&what.as_str());
+        let never_refused = ["Bulk", "Emit", "Expire", "LockFeedback"].contains(&what.as_str());
         assert!(*accepted > 10 && (*refused > 5 || never_refused), "{what}: {counts:?}");
     }
-    assert_eq!(counts.len(), 18, "{counts:?}");
+    assert_eq!(counts.len(), 20, "{counts:?}");
 }
