@@ -11,7 +11,7 @@ mod envelope;
 mod seek;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -30,9 +30,10 @@ use parking_lot::RwLock;
 use prost::Message;
 use tokio::sync::watch;
 
+use crate::anywhere::Anywhere;
 use crate::control::Control;
 use crate::hosting::Hosting;
-use seek::seek;
+pub(crate) use seek::seek;
 
 /// How long one node may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -42,10 +43,14 @@ const WAKE: Duration = Duration::from_secs(1);
 const LEADERS_EVERY: Duration = Duration::from_millis(100);
 
 /// Operations of calls between nodes; numbers are never reused.
-mod operation {
-    pub(super) const ASK: u32 = 1;
-    pub(super) const APPEND: u32 = 2;
-    pub(super) const GATEWAY: u32 = 3;
+pub(crate) mod operation {
+    pub(crate) const ASK: u32 = 1;
+    pub(crate) const APPEND: u32 = 2;
+    pub(crate) const GATEWAY: u32 = 3;
+    /// Of `anywhere`: a request of the native protocol, a read, a tier's call.
+    pub(crate) const CALL: u32 = 4;
+    pub(crate) const READ: u32 = 5;
+    pub(crate) const TIER: u32 = 6;
 }
 
 /// The devices' side of a node.
@@ -62,6 +67,9 @@ pub(crate) struct NodeDevices {
     leaders: watch::Sender<Leaders>,
     /// This node's own connections; set before any front listens.
     connections: OnceLock<Arc<Connections>>,
+    late: effects::Late,
+    /// Answers other nodes' questions about the stream; set before any front listens.
+    anywhere: OnceLock<Weak<Anywhere>>,
 }
 
 /// What it is made of.
@@ -82,6 +90,8 @@ impl NodeDevices {
             settings: RwLock::default(),
             leaders: watch::channel(Leaders::default()).0,
             connections: OnceLock::new(),
+            late: effects::Late::default(),
+            anywhere: OnceLock::new(),
             incarnation: rand::random(),
             driver,
             control,
@@ -104,11 +114,19 @@ impl NodeDevices {
         self.driver.set_service(Arc::new(Service { devices: self.clone() }));
     }
 
+    /// Lets other nodes ask about the stream.
+    pub(crate) fn set_anywhere(&self, anywhere: &Arc<Anywhere>) {
+        if self.anywhere.set(Arc::downgrade(anywhere)).is_err() {
+            tracing::error!("the stream's side was set twice");
+        }
+    }
+
     /// Loops that follow settings and leaders and do a leader's duties, until the set is dropped.
     pub(crate) fn start(self: &Arc<Self>, loops: &mut tokio::task::JoinSet<()>) {
         loops.spawn(self.clone().follow_settings());
         loops.spawn(self.clone().follow_leaders());
         loops.spawn(self.clone().lead());
+        loops.spawn(self.clone().tell_late());
     }
 
     async fn follow_settings(self: Arc<Self>) {
@@ -163,7 +181,7 @@ impl NodeDevices {
     }
 
     /// Where to ask first.
-    fn leader_of(&self, partition: PartitionId) -> Option<NodeId> {
+    pub(crate) fn leader_of(&self, partition: PartitionId) -> Option<NodeId> {
         let known = self.leaders.borrow().get(partition.0 as usize).and_then(|(leader, _)| *leader);
         let hosted = self.hosting.partition(partition).and_then(|hosted| hosted.group().status().leader);
         hosted.or(known)
@@ -291,7 +309,9 @@ impl DeviceHub for NodeDevices {
     }
 
     async fn ask(&self, partition: PartitionId, request: Request) -> Result<DeviceAnswer, HubError> {
-        let once = matches!(request, Request::Change(_));
+        let once = matches!(request, Request::Change(_) | Request::Commit(_));
+        // Long answers don't stand before heartbeats and wakes.
+        let lane = if matches!(request, Request::List(_)) { Lane::Bulk } else { Lane::Control };
         let this = self.driver.node();
         self.at_leader(partition, once, |node| {
             let request = request.clone();
@@ -301,7 +321,7 @@ impl DeviceHub for NodeDevices {
                 }
                 let body = fleetline_devices::DeviceRequest { request: Some(request) }.encode_to_vec();
                 let group = GroupId::of_partition(partition);
-                let answer = self.call(node, Lane::Control, group, operation::ASK, body.into()).await?;
+                let answer = self.call(node, lane, group, operation::ASK, body.into()).await?;
                 envelope::read_answer(&answer)
             }
         })
@@ -347,11 +367,18 @@ struct Service {
     devices: Arc<NodeDevices>,
 }
 
+impl Service {
+    fn anywhere(&self) -> Result<Arc<Anywhere>, String> {
+        let set = self.devices.anywhere.get().and_then(Weak::upgrade);
+        set.ok_or_else(|| "the node is starting or stopping".to_owned())
+    }
+}
+
 #[async_trait]
 impl PeerService for Service {
     async fn on_call(
         &self,
-        _from: NodeId,
+        from: NodeId,
         group: GroupId,
         operation: u32,
         body: Bytes,
@@ -371,6 +398,9 @@ impl PeerService for Service {
                 let call = GatewayCall::decode(body).map_err(|error| error.to_string())?;
                 Ok(self.devices.at_gateway(call).await.encode_to_vec().into())
             }
+            operation::CALL => self.anywhere()?.on_call(body).await,
+            operation::READ => self.anywhere()?.on_read(partition()?, body).await,
+            operation::TIER => self.anywhere()?.on_tier(from, body).await,
             other => Err(format!("operation {other} is of a later release")),
         }
     }

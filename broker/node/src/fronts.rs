@@ -9,8 +9,8 @@ use fleetline_gateway::devices::DeviceGateway;
 use fleetline_gateway::devices::connections::{Connections, Link};
 use fleetline_gateway::devices::hub::DeviceHub;
 use fleetline_gateway::devices::ingest::{Ingest, IngestOptions};
-use fleetline_gateway::http::{self, HttpContext, HttpLimits, ObjectFront};
-use fleetline_gateway::listen::{self, Listening};
+use fleetline_gateway::http::{self, HttpContext, HttpLimits, HttpMount, ObjectFront};
+use fleetline_gateway::listen::{self, HANDSHAKES_MAX, Listening};
 use fleetline_gateway::mqtt::{self, MqttContext, MqttLimits};
 use fleetline_gateway::tls;
 use tokio::net::TcpListener;
@@ -49,6 +49,7 @@ impl Fronts {
         certs: &Certificates,
         devices: &Arc<NodeDevices>,
         objects: Option<Arc<ObjectFront>>,
+        mounts: Vec<Arc<dyn HttpMount>>,
     ) -> Result<Fronts, NodeError> {
         let hub: Arc<dyn DeviceHub> = devices.clone();
         let connections = Connections::new(hub.place().incarnation);
@@ -60,7 +61,7 @@ impl Fronts {
             Fronts { connections, mqtt: mqtt.clone(), listeners: JoinSet::new(), ingest: tasks, quic: None };
         fronts.listeners.spawn(sweep(objects.clone(), hub.clone()));
         fronts.start_mqtt(config, certs, &hub)?;
-        fronts.start_https(config, certs, &hub, gateway, objects)?;
+        fronts.start_https(config, certs, &hub, gateway, objects, mounts)?;
         Ok(fronts)
     }
 
@@ -75,7 +76,8 @@ impl Fronts {
         let serve_tls =
             |context: Arc<MqttContext>| move |socket, peer| mqtt::serve(context.clone(), socket, peer);
         if let Some(listener) = bind(config.mqtt_plain_listen, config, 1883, "mqtt_plain_listen")? {
-            let listening = Listening { hub: hub.clone(), tls: None, name: "mqtt-plain" };
+            let listening =
+                Listening { hub: hub.clone(), tls: None, name: "mqtt-plain", handshakes_max: HANDSHAKES_MAX };
             let context = self.mqtt.clone();
             self.listeners.spawn(listen::accept(
                 listening,
@@ -89,7 +91,12 @@ impl Fronts {
         };
         let address = listener.local_addr().map_err(|error| failed("mqtt_listen", error))?;
         let config_of = |alpn: &[&[u8]]| tls_of(certs, alpn, "mqtt_listen");
-        let listening = Listening { hub: hub.clone(), tls: Some(config_of(&[])?), name: "mqtt" };
+        let listening = Listening {
+            hub: hub.clone(),
+            tls: Some(config_of(&[])?),
+            name: "mqtt",
+            handshakes_max: HANDSHAKES_MAX,
+        };
         let context = self.mqtt.clone();
         self.listeners.spawn(listen::accept(listening, listener, serve(context.clone()), serve_tls(context)));
         self.start_quic(address, config_of(&[b"mqtt"])?, hub);
@@ -127,6 +134,7 @@ impl Fronts {
         hub: &Arc<dyn DeviceHub>,
         gateway: Arc<DeviceGateway>,
         objects: Option<Arc<ObjectFront>>,
+        mounts: Vec<Arc<dyn HttpMount>>,
     ) -> Result<(), NodeError> {
         let Some(listener) = bind(config.https_listen, config, HTTPS_PORT, "https_listen")? else {
             return Ok(());
@@ -140,9 +148,11 @@ impl Fronts {
                 let peer = stream.peer().clone();
                 Box::pin(mqtt::serve(mqtt.clone(), stream, peer))
             }),
+            mounts,
             limits: HttpLimits::default(),
         });
-        let listening = Listening { hub: hub.clone(), tls: Some(tls), name: "https" };
+        let listening =
+            Listening { hub: hub.clone(), tls: Some(tls), name: "https", handshakes_max: HANDSHAKES_MAX };
         let plain = {
             let context = context.clone();
             move |socket, peer| http::serve(context.clone(), socket, peer)
@@ -162,6 +172,11 @@ impl Fronts {
         self.mqtt.connections()
     }
 
+    /// Waits until a task ends that sends records, and says why: none of them may.
+    pub(crate) async fn ingest_ended(&mut self) -> String {
+        first_end(&mut self.ingest).await
+    }
+
     /// Asks every connection to end, and waits a moment for it.
     pub(crate) async fn shutdown(mut self) {
         self.connections.set_all(Link::SHUTDOWN);
@@ -178,6 +193,15 @@ impl Fronts {
             endpoint.close(0u32.into(), b"");
         }
         self.ingest.shutdown().await;
+    }
+}
+
+/// Why the first of these tasks has ended; waits for ever when there are none.
+async fn first_end(tasks: &mut JoinSet<()>) -> String {
+    match tasks.join_next().await {
+        Some(Ok(())) => "it returned".to_owned(),
+        Some(Err(error)) => error.to_string(),
+        None => std::future::pending().await,
     }
 }
 
@@ -226,5 +250,27 @@ fn bind(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A task that panics is seen, and says what happened; as long as all run, nothing is.
+    #[tokio::test]
+    async fn a_task_that_ends_is_seen() {
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(std::future::pending());
+        tasks.spawn(async move {
+            drop(stopped.await);
+            panic!("no batch any more");
+        });
+        assert!(futures::poll!(std::pin::pin!(first_end(&mut tasks))).is_pending());
+        stop.send(()).unwrap();
+        assert!(first_end(&mut tasks).await.contains("no batch any more"));
+        let mut none = JoinSet::new();
+        assert!(futures::poll!(std::pin::pin!(first_end(&mut none))).is_pending());
     }
 }

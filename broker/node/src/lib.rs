@@ -15,6 +15,7 @@
 #![deny(missing_docs)]
 
 mod access;
+mod anywhere;
 mod certificates;
 mod control;
 mod data_dir;

@@ -34,6 +34,7 @@ use fleetline_types::{GroupId, NodeId, PartitionId};
 use tokio::sync::watch;
 
 use crate::access::ByCertificate;
+use crate::anywhere::Anywhere;
 use crate::certificates::{self, Certificates};
 use crate::control::{Control, ControlMachine};
 use crate::data_dir::{DataDir, Identity};
@@ -51,6 +52,8 @@ use crate::status;
 pub(crate) const FEATURE_LEVEL: u32 = 1;
 /// How long open requests get at shutdown.
 const GRACE: Duration = Duration::from_secs(3);
+/// How long state may take to be flushed at shutdown: a disk that is stuck must not keep the process.
+const FLUSH: Duration = Duration::from_secs(30);
 
 /// A running node.
 pub struct Node {
@@ -127,7 +130,10 @@ impl Node {
             connections: std::sync::OnceLock::new(),
             announced: AtomicBool::new(false),
         });
-        let fronts = Fronts::start(&config, &certs, &devices, Some(objects))?;
+        let anywhere = Anywhere::new(hub.clone(), devices.clone());
+        devices.set_anywhere(&anywhere);
+        let mounts = Vec::new();
+        let fronts = Fronts::start(&config, &certs, &devices, Some(objects), mounts)?;
         if hub.connections.set(fronts.connections_of().clone()).is_err() {
             tracing::error!("connections were set twice");
         }
@@ -145,6 +151,7 @@ impl Node {
         };
         let mut loops = duties.clone().start();
         devices.start(&mut loops);
+        loops.spawn(anywhere.follow());
         loops.spawn(certificates::keep(certs, control));
         loops.spawn(announce(config, data, identity, hub.clone()));
         tracing::info!(%node, client = %front.local_addr(), ops = %ops.local_addr(), "node is running");
@@ -167,8 +174,14 @@ impl Node {
             if let Some(reason) = self.failed.borrow_and_update().clone() {
                 return NodeError::Stopped(reason);
             }
-            if self.failed.changed().await.is_err() {
-                return NodeError::Stopped("its duties have ended".to_owned());
+            tokio::select! {
+                changed = self.failed.changed() => if changed.is_err() {
+                    return NodeError::Stopped("its duties have ended".to_owned());
+                },
+                // Its partition's records would wait for ever.
+                reason = self.fronts.ingest_ended() => {
+                    return NodeError::Stopped(format!("a task that sends records has ended: {reason}"));
+                }
             }
         }
     }
@@ -180,8 +193,13 @@ impl Node {
         self.fronts.shutdown().await;
         self.front.shutdown(GRACE).await;
         self.ops.shutdown(Duration::from_secs(1)).await;
-        if let Err(error) = self.duties.flush_once().await {
-            tracing::warn!(%error, "state was not flushed; the log is replayed at the next start");
+        let flushed = tokio::time::timeout(FLUSH, self.duties.flush_once()).await;
+        let why = match flushed {
+            Ok(flushed) => flushed.err().map(|error| error.to_string()),
+            Err(_) => Some(format!("it took longer than {} s", FLUSH.as_secs())),
+        };
+        if let Some(error) = why {
+            tracing::warn!(error, "state was not flushed; the log is replayed at the next start");
         }
         self.hub.driver.shutdown().await;
         tracing::info!("node has stopped");

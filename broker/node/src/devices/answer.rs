@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fleetline_devices::{
-    Ask, Bulk, BulkItem, CloseSession, Connect, ConnectionPlace, DeviceAnswer, DeviceCommand, DeviceKey,
-    DeviceReply, DeviceRow, DeviceView, ErrorReply, List, Op, Proof, Request, Shown, Verified, Verify,
-    check_proof, limits,
+    Ask, AskDocuments, Bulk, BulkItem, CloseSession, Connect, ConnectionPlace, DeviceAnswer, DeviceCommand,
+    DeviceKey, DeviceReply, DeviceRow, DeviceView, DocumentRow, ErrorReply, List, NamedDocument, Op, Page,
+    Proof, Request, Shown, Verified, Verify, check_proof, limits,
 };
 use fleetline_gateway::hub::HubError;
 use fleetline_iothub::errors::ErrorCode;
@@ -20,13 +20,19 @@ use fleetline_partition::Partition;
 use fleetline_state::StateError;
 use fleetline_twins::Section;
 use fleetline_types::PartitionId;
+use prost::Message;
 
 use super::NodeDevices;
 
 /// How long a change that fences waits for its connections to be told.
 const FENCED: Duration = Duration::from_secs(1);
+/// Bytes of one page of documents; a frame between nodes has 16 MiB at the most.
+const DOCUMENTS_BYTES_MAX: usize = 4 << 20;
 /// Rows of one page at the most.
 const PAGE_MAX: usize = 1000;
+/// Bytes of one page at the most, or one row: an answer is held whole, and others wait behind it on the
+/// peers' link. A row with its twin can have more than 100 KiB.
+const PAGE_BYTES_MAX: usize = 1 << 20;
 
 impl NodeDevices {
     /// Answers a question about a partition that this node leads.
@@ -50,6 +56,11 @@ impl NodeDevices {
                 Ok(DeviceAnswer { head: Some(hosted.device_head()), ..DeviceAnswer::default() })
             }
             Request::Sync(sync) => self.sync(&hosted, &sync.place).await,
+            Request::Commit(commit) => {
+                let committed = Some(hosted.commit(commit).await?);
+                Ok(DeviceAnswer { committed, ..DeviceAnswer::default() })
+            }
+            Request::Documents(ask) => documents(&hosted, &ask).await,
         }
     }
 
@@ -94,15 +105,16 @@ impl NodeDevices {
         let list = list.clone();
         blocking(move || {
             let query = hosted.devices();
-            let (rows, next) = match list.device.is_empty() {
-                true => {
-                    let limit = (list.limit as usize).clamp(1, PAGE_MAX);
-                    let page = query.devices(&list.from, limit).map_err(state)?;
-                    (page.rows, page.next.unwrap_or_default())
+            let limit = (list.limit as usize).clamp(1, PAGE_MAX);
+            let page = match list.device.is_empty() {
+                true => query.devices(&list.from, limit).map_err(state)?,
+                false => {
+                    let mut rows = query.modules(&list.device).map_err(state)?;
+                    rows.retain(|row| *row.key.row_key() >= *list.from);
+                    Page { rows, next: None }
                 }
-                false => (query.modules(&list.device).map_err(state)?, Bytes::new()),
             };
-            let views = rows.into_iter().map(|row| view(&hosted, row)).collect::<Result<Vec<_>, _>>()?;
+            let (views, next) = whole_views(page, PAGE_BYTES_MAX, |row| view(&hosted, row))?;
             Ok(DeviceAnswer { views, next, ..DeviceAnswer::default() })
         })
         .await
@@ -232,6 +244,27 @@ fn judge_once(hosted: &Partition, key: &DeviceKey, proof: &Proof) -> Result<Judg
     }))
 }
 
+/// The views of a page's rows, in order, as many as `bytes_max` has room for and one at least; and where
+/// the next page begins (empty at the end).
+fn whole_views(
+    page: Page<DeviceRow>,
+    bytes_max: usize,
+    mut view: impl FnMut(DeviceRow) -> Result<DeviceView, HubError>,
+) -> Result<(Vec<DeviceView>, Bytes), HubError> {
+    let mut views = Vec::with_capacity(page.rows.len());
+    let mut bytes = 0;
+    for row in page.rows {
+        let key = row.key.row_key();
+        let view = view(row)?;
+        bytes += view.encoded_len();
+        if bytes > bytes_max && !views.is_empty() {
+            return Ok((views, key.into()));
+        }
+        views.push(view);
+    }
+    Ok((views, page.next.unwrap_or_default()))
+}
+
 fn view(hosted: &Partition, device: DeviceRow) -> Result<DeviceView, HubError> {
     let query = hosted.devices();
     let key = device.key.clone();
@@ -286,6 +319,36 @@ async fn desired(hosted: &Arc<Partition>, ask: &Ask) -> Result<DeviceAnswer, Hub
     }
 }
 
+/// Documents by name, at most [`DOCUMENTS_BYTES_MAX`] of them, at least one.
+async fn documents(hosted: &Arc<Partition>, ask: &AskDocuments) -> Result<DeviceAnswer, HubError> {
+    hosted.read_barrier().await?;
+    let (hosted, ask) = (hosted.clone(), ask.clone());
+    blocking(move || {
+        let query = hosted.devices();
+        let found = match ask.all {
+            false => query
+                .document(&ask.name)
+                .map_err(state)?
+                .map(|row| (ask.name.clone(), row))
+                .into_iter()
+                .collect(),
+            true => {
+                let limit = (ask.limit as usize).clamp(1, PAGE_MAX);
+                query.documents(&ask.name, &ask.from, limit).map_err(state)?
+            }
+        };
+        let mut bytes = 0;
+        let fits = |(_, row): &(String, DocumentRow)| {
+            let is_first = bytes == 0;
+            bytes += row.value.len();
+            is_first || bytes <= DOCUMENTS_BYTES_MAX
+        };
+        let documents = found.into_iter().take_while(fits).map(|(name, row)| NamedDocument { name, row });
+        Ok(DeviceAnswer { documents: documents.collect(), ..DeviceAnswer::default() })
+    })
+    .await
+}
+
 async fn fences(hosted: &Arc<Partition>, ask: &Ask) -> Result<DeviceAnswer, HubError> {
     hosted.read_barrier().await?;
     let head = hosted.device_head();
@@ -297,4 +360,49 @@ async fn fences(hosted: &Arc<Partition>, ask: &Ask) -> Result<DeviceAnswer, HubE
         head: Some(head),
         ..DeviceAnswer::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetline_devices::TwinRow;
+
+    use super::*;
+
+    fn row(device: &str) -> DeviceRow {
+        DeviceRow { key: DeviceKey::device(device), ..DeviceRow::default() }
+    }
+
+    /// A view with a twin of so many bytes.
+    fn view(device: DeviceRow, bytes: usize) -> DeviceView {
+        let twin = TwinRow { desired: vec![0; bytes].into(), ..TwinRow::default() };
+        DeviceView { device, twin, ..DeviceView::default() }
+    }
+
+    /// Pages of any size give every row once, in order; a row larger than a page has one of its own.
+    #[test]
+    fn pages_are_bounded_by_bytes() {
+        let names = ["a", "b", "c", "d", "e"];
+        let sizes = |name: &str| if name == "c" { 5000 } else { 400 };
+        let mut pages = Vec::new();
+        let mut from = Bytes::new();
+        loop {
+            let rows = names.into_iter().map(row).filter(|row| *row.key.row_key() >= *from).collect();
+            let page = Page { rows, next: None };
+            let found = whole_views(page, 1000, |row| {
+                let bytes = sizes(&row.key.device);
+                Ok(view(row, bytes))
+            });
+            let (views, next) = found.unwrap();
+            pages.push(views.into_iter().map(|view| view.device.key.device).collect::<Vec<_>>().concat());
+            from = next;
+            if from.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(pages, ["ab", "c", "de"]);
+        let next = Some(Bytes::from_static(b"z"));
+        let page = Page { rows: vec![row("a"), row("b")], next: next.clone() };
+        let (views, place) = whole_views(page, 1000, |row| Ok(view(row, 10))).unwrap();
+        assert_eq!((views.len(), Some(place)), (2, next));
+    }
 }

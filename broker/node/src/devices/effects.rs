@@ -18,6 +18,8 @@ use fleetline_gateway::devices::hub::{DeviceHub, GatewayCall, WakeCall};
 use fleetline_gateway::hub::HubError;
 use fleetline_partition::Partition;
 use fleetline_types::{NodeId, PartitionId, ProducerId, TimestampMs, partition_of_key};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -30,8 +32,43 @@ const EVERY: Duration = Duration::from_millis(500);
 const EVENTS_MAX: usize = 512;
 /// Queues looked at per tick and partition.
 const QUEUES_SCANNED: usize = 1000;
+/// Wakes that wait for one node without a connection.
+const LATE_MAX: usize = 4096;
 /// How long a node may be away before the sessions of its connections end.
 const GATEWAY_LOST: Duration = Duration::from_secs(15);
+
+/// Wakes for nodes that there is no connection to. Without loss for a living one: what is dropped beyond
+/// [`LATE_MAX`] comes with the next look that its gateway takes.
+#[derive(Debug, Default)]
+pub(super) struct Late {
+    waiting: Mutex<BTreeMap<NodeId, Vec<WakeCall>>>,
+    filled: Notify,
+}
+
+impl Late {
+    fn put(&self, node: NodeId, wakes: Vec<WakeCall>) {
+        let mut waiting = self.waiting.lock();
+        let kept = waiting.entry(node).or_default();
+        let room = LATE_MAX.saturating_sub(kept.len());
+        if wakes.len() > room {
+            metrics::counter!("fleetline_gateway_wakes_failed_total").increment(1);
+        }
+        kept.extend(wakes.into_iter().take(room));
+        drop(waiting);
+        self.filled.notify_one();
+    }
+
+    /// All that waits, once there is something.
+    async fn take(&self) -> BTreeMap<NodeId, Vec<WakeCall>> {
+        loop {
+            let taken = std::mem::take(&mut *self.waiting.lock());
+            if !taken.is_empty() {
+                return taken;
+            }
+            self.filled.notified().await;
+        }
+    }
+}
 
 /// Has the connections of these partitions look for what they may have missed.
 pub(super) fn look_again(connections: &Connections, partitions: u32, changed: &[u32]) {
@@ -84,30 +121,46 @@ impl NodeDevices {
 
     /// Tells gateways, each once, and hands events on.
     async fn perform(&self, partition: &Arc<Partition>, effects: Vec<Effect>) {
-        let mut by_node: BTreeMap<u64, GatewayCall> = BTreeMap::new();
+        let mut by_node: BTreeMap<NodeId, Vec<WakeCall>> = BTreeMap::new();
         let mut outbox = false;
         for effect in effects {
             match effect {
                 Effect::Wake { place, epoch, wake, .. } => {
-                    let node = place.node;
+                    let node = NodeId(place.node);
                     let call = WakeCall { place, epoch, wake: WakeCall::number(wake) };
-                    by_node.entry(node).or_default().wakes.push(call);
+                    by_node.entry(node).or_default().push(call);
                 }
                 Effect::Outbox => outbox = true,
             }
         }
-        let fenced = |call: &GatewayCall| call.wakes.iter().any(|wake| wake.reason() == Some(Wake::Fenced));
-        let calls = by_node.into_iter().map(|(node, call)| async move {
-            let fenced = fenced(&call);
-            if let Err(error) = self.call_gateway(NodeId(node), call).await {
-                tracing::debug!(node, fenced, %error, "gateway could not be told");
+        let near = |node: NodeId| node == self.driver.node() || self.driver.transport().is_up(node);
+        let (now, late): (Vec<_>, Vec<_>) = by_node.into_iter().partition(|(node, _)| near(*node));
+        late.into_iter().for_each(|(node, wakes)| self.late.put(node, wakes));
+        self.tell(now).await;
+        if outbox {
+            self.drain_outbox(partition).await;
+        }
+    }
+
+    /// Tells gateways that there is no connection to. One that is dead takes its time here, beside the
+    /// rounds of partitions.
+    pub(super) async fn tell_late(self: Arc<Self>) {
+        loop {
+            let calls = self.late.take().await;
+            self.tell(calls).await;
+        }
+    }
+
+    async fn tell(&self, calls: impl IntoIterator<Item = (NodeId, Vec<WakeCall>)>) {
+        let fenced = |wakes: &[WakeCall]| wakes.iter().any(|wake| wake.reason() == Some(Wake::Fenced));
+        let calls = calls.into_iter().map(|(node, wakes)| async move {
+            let fenced = fenced(&wakes);
+            if let Err(error) = self.call_gateway(node, GatewayCall { wakes, method: None }).await {
+                tracing::debug!(%node, fenced, %error, "gateway could not be told");
                 metrics::counter!("fleetline_gateway_wakes_failed_total").increment(1);
             }
         });
         futures::future::join_all(calls).await;
-        if outbox {
-            self.drain_outbox(partition).await;
-        }
     }
 
     async fn as_time_passes(&self, partition: &Arc<Partition>) {
@@ -222,4 +275,30 @@ fn events_batch(first: u64, events: &[EventRow]) -> Option<bytes::Bytes> {
     }
     let producer = Producer { id: ProducerId(OUTBOX_PRODUCER), epoch: 1, first_sequence: first };
     builder.finish(producer, Compression::None)
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetline_devices::ConnectionPlace;
+
+    use super::*;
+
+    fn wakes(count: usize) -> Vec<WakeCall> {
+        let place = |connection| ConnectionPlace { node: 2, incarnation: 1, connection };
+        (0..count).map(|at| WakeCall { place: place(at as u64), epoch: 1, wake: 1 }).collect()
+    }
+
+    /// What comes for a node without a connection is taken once, together, the oldest of it within the bound.
+    #[tokio::test]
+    async fn late_wakes() {
+        let late = Late::default();
+        let mut taking = std::pin::pin!(late.take());
+        assert!(futures::poll!(taking.as_mut()).is_pending());
+        late.put(NodeId(2), wakes(3));
+        late.put(NodeId(3), wakes(1));
+        late.put(NodeId(2), wakes(LATE_MAX));
+        let taken: Vec<_> = taking.await.into_iter().map(|(node, wakes)| (node.0, wakes.len())).collect();
+        assert_eq!(taken, [(2, LATE_MAX), (3, 1)]);
+        assert!(futures::poll!(std::pin::pin!(late.take())).is_pending());
+    }
 }
