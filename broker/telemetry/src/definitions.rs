@@ -49,6 +49,7 @@ pub const DEFINITIONS: &[Definition] = &[
     counter("fleetline_http_requests_total", Unit::Count, "HTTP requests answered, by kind and status"),
     counter("fleetline_ingest_records_total", Unit::Count, "Records of devices stored through this node"),
     counter("fleetline_ingest_retries_total", Unit::Count, "Batches of records that had to be sent again"),
+    counter("fleetline_ingest_sessions_ended_total", Unit::Count, "Sessions ended because a record of theirs was lost in an open batch"),
     gauge("fleetline_log_bytes", Unit::Bytes, "Bytes of the segment log on disk"),
     counter("fleetline_log_damaged_entries_total", Unit::Count, "Entries found damaged; they are fetched from peers when needed"),
     Definition { name: "fleetline_log_frames_per_round", kind: Kind::Histogram, unit: Unit::Count, help: "Frames that one sync made durable" },
