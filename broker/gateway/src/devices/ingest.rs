@@ -92,8 +92,8 @@ impl Ingest {
     }
 
     /// Whether the partition's open batch waits to be taken.
-    pub fn is_full(&self, partition: PartitionId) -> bool {
-        self.pipeline(partition).is_full()
+    pub fn has_waiting(&self, partition: PartitionId) -> bool {
+        self.pipeline(partition).has_waiting()
     }
 
     /// Waits until the partition's open batch has been taken once.

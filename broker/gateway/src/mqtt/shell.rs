@@ -288,7 +288,7 @@ where
     fn wait_for_room(&mut self, cx: &mut Context<'_>) -> bool {
         let (ingest, partition) = (self.context.gateway.ingest.clone(), self.partition);
         let mut room: BoxFuture<'static, ()> = Box::pin(async move { ingest.room(partition).await });
-        if room.as_mut().poll(cx).is_ready() || !self.context.gateway.ingest.is_full(partition) {
+        if room.as_mut().poll(cx).is_ready() || !self.context.gateway.ingest.has_waiting(partition) {
             return false;
         }
         self.room = Some(room);

@@ -11,6 +11,7 @@ use fleetline_types::{PartitionId, ProducerId};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
+use metrics::Counter;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -107,7 +108,7 @@ impl Pipeline {
     }
 
     /// Whether there is a batch that waits to be taken.
-    pub(super) fn is_full(&self) -> bool {
+    pub(super) fn has_waiting(&self) -> bool {
         self.open.lock().builder.count() > 0
     }
 
@@ -139,6 +140,10 @@ struct Sender<'a> {
     fence: u32,
     sent: VecDeque<Sent>,
     open: FuturesOrdered<BoxFuture<'a, Outcome>>,
+    /// Records that are stored.
+    records: Counter,
+    /// Batches that failed.
+    retries: Counter,
 }
 
 impl<'a> Sender<'a> {
@@ -153,6 +158,8 @@ impl<'a> Sender<'a> {
             fence: 1,
             sent: VecDeque::new(),
             open: FuturesOrdered::new(),
+            records: metrics::counter!("fleetline_ingest_records_total"),
+            retries: metrics::counter!("fleetline_ingest_retries_total"),
         }
     }
 
@@ -226,7 +233,7 @@ impl<'a> Sender<'a> {
     /// The oldest batch is stored: acknowledges its records.
     fn stored(&mut self) {
         let Some(sent) = self.sent.pop_front() else { return };
-        metrics::counter!("fleetline_ingest_records_total").increment(u64::from(sent.count));
+        self.records.increment(u64::from(sent.count));
         for run in &sent.runs {
             run.link.ack(run.up_to);
         }
@@ -235,20 +242,16 @@ impl<'a> Sender<'a> {
     /// A batch failed. Waits for those behind it, then sends everything that isn't stored, one by one
     /// and in order, until all of it is.
     async fn recover(&mut self, error: HubError) {
-        metrics::counter!("fleetline_ingest_retries_total").increment(1);
+        self.retries.increment(1);
         tracing::debug!(partition = %self.pipeline.partition, %error, "batch failed, sending again");
         self.note(&error);
         let mut failed = VecDeque::from_iter(self.sent.pop_front());
         while let Some(outcome) = self.open.next().await {
-            match outcome {
-                // Stored although an earlier one wasn't: that was known as a repetition. Asking again
-                // for the earlier ones says so.
-                Ok(_) | Err(_) => {
-                    if let Some(mut sent) = self.sent.pop_front() {
-                        sent.unknown |= !matches!(&outcome, Err(error) if is_definite(error));
-                        failed.push_back(sent);
-                    }
-                }
+            // Also one that is stored is sent again: records are acknowledged in order, and the answer then
+            // says that it is a repetition.
+            if let Some(mut sent) = self.sent.pop_front() {
+                sent.unknown |= !outcome.is_err_and(|error| is_definite(&error));
+                failed.push_back(sent);
             }
         }
         if let Some(first) = failed.front_mut() {
