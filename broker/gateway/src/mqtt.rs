@@ -6,7 +6,8 @@
 //! a bounded queue and then the socket isn't read.
 //!
 //! Invariants:
-//! 1. Before a session is open a connection may cost 8 KiB and 10 seconds.
+//! 1. CONNECT may cost 8 KiB, and 10 seconds until all of it is there. Behind it only the leader's answer is
+//!    waited for, as long as the hub has patience; nothing is read meanwhile.
 //! 2. PUBACKs leave in the order of their PUBLISHes, each after what it acknowledges is committed.
 //! 3. Nothing precedes CONNACK, and nothing is taken from a connection whose session is over.
 //! 4. A refusal that means "later" (no leader, overload) is never one that means "never".

@@ -184,10 +184,8 @@ where
     match try_open(context, peer, connect).await {
         Ok(opened) => {
             let mut out = Vec::with_capacity(64);
-            if encode::connack(&mut out, &accepted(context, &opened)).is_err() {
-                return None;
-            }
-            let sent = io.write_all(&out).await.is_ok() && io.flush().await.is_ok();
+            let encoded = encode::connack(&mut out, &accepted(context, &opened)).is_ok();
+            let sent = encoded && io.write_all(&out).await.is_ok() && io.flush().await.is_ok();
             if !sent {
                 super::work::close(context, &opened.registered.link, false).await;
                 return None;
@@ -330,6 +328,8 @@ async fn ask_leader(
                 | ErrorCode::IotHubUnauthorizedAccess
                 | ErrorCode::IotHubUnauthorized,
             ) => return Err(NOT_AUTHORIZED),
+            // What it says of itself is never taken, however often it comes.
+            Some(ErrorCode::ArgumentInvalid | ErrorCode::MessageTooLarge) => return Err(BAD_LOGIN),
             // The identity changed under the check: check again.
             Some(ErrorCode::ServerBusy) => {}
             _ => return Err(UNAVAILABLE),

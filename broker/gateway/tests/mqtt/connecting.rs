@@ -201,6 +201,18 @@ async fn logins() {
     assert!(world.hub.view("a").session.is_none());
 }
 
+/// What can't be taken for its length is refused for good: trying again doesn't make it shorter.
+#[tokio::test(start_paused = true)]
+async fn what_is_too_long_for_the_leader() {
+    let world = World::new().await;
+    let token = world.token("hub.example/devices/a", 60);
+    for (len, v311, v5) in [(1024, "0x00", "0x00"), (1025, "0x04", "0x86")] {
+        let username = format!("hub.example/a/?api-version=2021-04-12&model-id={}", "m".repeat(len));
+        assert_eq!(code(&world, Version::V311, "a", &username, &token).await, v311, "{len}");
+        assert_eq!(code(&world, Version::V5, "a", &username, &token).await, v5, "{len}");
+    }
+}
+
 /// 4 and 5 make SDKs give up for good: a hub that can't answer now says 3, whoever asks.
 #[tokio::test(start_paused = true)]
 async fn no_leader_is_no_refusal() {
