@@ -1,7 +1,10 @@
 //! Accepting connections of devices and services: TCP with or without TLS, and QUIC streams.
 //!
 //! One loop a listener; each connection is a task of its own that ends with it. Before a peer is known
-//! it costs a task and a TLS state: how many may be in that phase is bounded, and how long.
+//! it costs a task and a TLS state: how many may be in that phase is bounded (`handshakes`), and how long.
+//! Accepting waits for no peer.
+
+mod handshakes;
 
 use std::future::Future;
 use std::io;
@@ -15,18 +18,19 @@ use rustls::pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::devices::hub::DeviceHub;
 use crate::http::{Chained, PeerInfo};
 use crate::tls;
+use handshakes::Handshakes;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Handshakes at the same time; beyond it new connections wait to be accepted.
-const HANDSHAKES_MAX: usize = 1024;
+/// Handshakes of a listener at the same time, usually: some 30 MiB of TLS states, and more than one machine
+/// finishes in a second. Beyond it the oldest is dropped.
+pub const HANDSHAKES_MAX: usize = 1024;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
 
@@ -47,6 +51,8 @@ pub struct Listening {
     pub tls: Option<Arc<ServerConfig>>,
     /// For the metrics: `mqtt`, `mqtt-plain`, `https`.
     pub name: &'static str,
+    /// Handshakes at the same time, see [`HANDSHAKES_MAX`].
+    pub handshakes_max: usize,
 }
 
 /// Opens a TCP listener with a long queue.
@@ -71,7 +77,7 @@ where
     PF: Future<Output = ()> + Send + 'static,
     TF: Future<Output = ()> + Send + 'static,
 {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let handshakes = Handshakes::new(listening.name, listening.handshakes_max);
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -95,13 +101,19 @@ where
             connections.spawn(serve(socket, peer));
             continue;
         };
-        let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
+        let mut begun = handshakes.begin();
         let (listening, serve_tls) = (listening.clone(), serve_tls.clone());
         connections.spawn(async move {
             // In a future of its own, which is given back: the connection's own is small.
             let shaken: BoxFuture<'_, Option<(Tls, PeerInfo)>> = Box::pin(async move {
-                let tls = handshake(&listening, config, socket).await;
-                drop(permit);
+                let tls = tokio::select! {
+                    tls = handshake(&listening, config, socket) => tls,
+                    () = begun.dropped() => {
+                        refused(listening.name, "handshakes_max");
+                        None
+                    }
+                };
+                drop(begun);
                 let tls = tls?;
                 let peer = peer_info(&listening.hub, address, tls.get_ref().1.peer_certificates());
                 Some((tls, peer))

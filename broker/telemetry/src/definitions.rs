@@ -43,6 +43,8 @@ const fn gauge(name: &'static str, unit: Unit, help: &'static str) -> Definition
 pub const DEFINITIONS: &[Definition] = &[
     gauge("fleetline_device_connections", Unit::Count, "Connections of devices to this node"),
     counter("fleetline_device_effects_dropped_total", Unit::Count, "Notices to gateways dropped because too many waited; gateways look by themselves later"),
+    gauge("fleetline_front_handshakes", Unit::Count, "Connections of a front that have not finished TLS"),
+    gauge("fleetline_front_handshakes_max", Unit::Count, "The bound of that number; beyond it the oldest is dropped"),
     counter("fleetline_front_refused_total", Unit::Count, "Connections refused before a protocol began, by front and reason"),
     counter("fleetline_gateway_wakes_failed_total", Unit::Count, "Notices that another node's gateway did not take"),
     counter("fleetline_http_login_refused_total", Unit::Count, "HTTP callers refused, by reason"),

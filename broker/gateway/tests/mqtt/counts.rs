@@ -14,8 +14,12 @@ pub struct Counts(Mutex<BTreeMap<String, Arc<AtomicU64>>>);
 impl Counts {
     /// Refusals of the front by this reason.
     pub fn refused(&self, reason: &str) -> u64 {
-        let key = format!("fleetline_mqtt_refused_total {reason}");
-        self.0.lock().get(&key).map_or(0, |count| count.load(Ordering::Relaxed))
+        self.of(&format!("fleetline_mqtt_refused_total {reason}"))
+    }
+
+    /// A counter, by its name and the values of its labels.
+    pub fn of(&self, key: &str) -> u64 {
+        self.0.lock().get(key).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 }
 

@@ -12,6 +12,7 @@ mod counts;
 mod fences;
 mod framing;
 mod hub;
+mod listening;
 mod order;
 mod producers;
 mod reads;
