@@ -37,8 +37,8 @@ const LATE_MAX: usize = 4096;
 /// How long a node may be away before the sessions of its connections end.
 const GATEWAY_LOST: Duration = Duration::from_secs(15);
 
-/// Wakes for nodes that there is no connection to. Without loss for a living one: what is dropped beyond
-/// [`LATE_MAX`] comes with the next look that its gateway takes.
+/// Wakes for nodes that there is no connection to: they are told beside the rounds of partitions, so that a
+/// dead node holds up none. Beyond [`LATE_MAX`] they are dropped, as a gateway looks by itself later.
 #[derive(Debug, Default)]
 pub(super) struct Late {
     waiting: Mutex<BTreeMap<NodeId, Vec<WakeCall>>>,
