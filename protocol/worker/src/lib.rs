@@ -6,6 +6,10 @@
 //!
 //! No sockets and no processes here; those are in `broker/workers`.
 
+mod capabilities;
+pub mod convert;
 pub mod model;
+pub mod rpc;
 
+pub use capabilities::Capabilities;
 pub use model::*;
