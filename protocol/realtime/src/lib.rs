@@ -15,6 +15,7 @@
 //! Not here: who is in which hub or group, sending to many, HTTP and WebSocket framing.
 #![deny(missing_docs)]
 
+pub mod connection_id;
 mod convert;
 mod decoder;
 mod encoded;
@@ -24,7 +25,11 @@ mod json;
 pub mod limits;
 mod message;
 mod msgpack;
+pub mod negotiate;
 mod pack;
+mod query;
+mod replay;
+pub mod session;
 mod value;
 
 pub use decoder::Decoder;
@@ -32,4 +37,5 @@ pub use encoded::Encoded;
 pub use error::{DecodeError, ValueError};
 pub use limits::Limits;
 pub use message::{Completion, Invocation, Message, Outcome, Protocol, RECORD_SEPARATOR, StreamItem};
+pub use replay::SequenceError;
 pub use value::{Arguments, Value};
