@@ -71,6 +71,10 @@ pub enum ForwardError {
     },
 }
 
+/// How long groups may take to stop: they wait for what they gave to the log, and a disk that is stuck must
+/// not keep the process.
+const STOP: Duration = Duration::from_secs(10);
+
 /// Runs the groups of a node.
 pub struct Driver {
     options: DriverOptions,
@@ -160,10 +164,17 @@ impl Driver {
         }
     }
 
-    /// Stops all groups and closes the transport.
+    /// Stops all groups and closes the transport. Groups that don't stop within ten seconds are left as they
+    /// are; what they had acknowledged is on disk.
     pub async fn shutdown(&self) {
         let groups = std::mem::take(&mut *self.groups.write());
-        futures::future::join_all(groups.values().map(|entry| entry.group.stop())).await;
+        let stopped = futures::future::join_all(groups.values().map(|entry| entry.group.stop()));
+        if tokio::time::timeout(STOP, stopped).await.is_err() {
+            tracing::error!(
+                seconds = STOP.as_secs(),
+                "groups did not stop in time: is the log's disk stuck?"
+            );
+        }
         self.transport.shutdown().await;
     }
 

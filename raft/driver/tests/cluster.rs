@@ -57,7 +57,11 @@ struct TestNode {
 
 impl TestNode {
     async fn start(network: &MemNetwork, id: u64) -> TestNode {
-        let log = Arc::new(MemLog::new());
+        TestNode::start_on(network, id, MemLog::new()).await
+    }
+
+    async fn start_on(network: &MemNetwork, id: u64, log: MemLog) -> TestNode {
+        let log = Arc::new(log);
         let store = Arc::new(MemState::new());
         let disk = Arc::new(MemDisk::new());
         let snapshots = SnapshotDir::open(disk, SnapshotOptions::new(Path::new("snapshots"))).unwrap();
@@ -452,5 +456,25 @@ fn an_unknown_entry_stops_the_replica() {
         }
         let command = Command { head: Bytes::from_static(b"a"), body: Bytes::new() };
         assert!(group.propose(command).await.is_err());
+    });
+}
+
+/// A log that isn't written holds up the end of a node for ten seconds, not for ever: a replica waits for its
+/// vote to be durable.
+#[test]
+fn a_stuck_log_does_not_keep_the_process() {
+    on_virtual_time(async {
+        let network = MemNetwork::new(MemOptions::default());
+        let node = TestNode::start_on(&network, 1, MemLog::manual()).await;
+        let group = node.start_group().await;
+        let initializing = tokio::spawn(async move { group.initialize(&BTreeSet::from([NodeId(1)])).await });
+        while node.log.state(GROUP).vote.is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let started = tokio::time::Instant::now();
+        let stopped = tokio::time::timeout(Duration::from_secs(60), node.driver.shutdown()).await;
+        assert_eq!((stopped, started.elapsed().as_secs()), (Ok(()), 10));
+        assert!(node.driver.groups().is_empty());
+        initializing.abort();
     });
 }
