@@ -10,7 +10,7 @@
 //!   snapshots/       <group>.snap: state parts; staging of what arrives
 //!   certs/           authority, this node's certificate and key
 //!   client/          what a client on this machine needs: endpoints, authority.pem, client.pem, client.key,
-//!                    hub.json (connection strings)
+//!                    hub.json (ports, connection strings), hub-authority.pem
 //!   objects/         files that devices upload
 //! ```
 //!
@@ -21,9 +21,9 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use fleetline_cluster::ControlState;
+use bytes::Bytes;
 use fleetline_env::Entropy;
-use fleetline_gateway::devices::settings::{POLICIES, Policy};
+use fleetline_gateway::devices::settings::Policy;
 use fleetline_types::NodeId;
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,34 @@ impl Identity {
     pub fn node_id(&self) -> NodeId {
         NodeId(self.node)
     }
+}
+
+/// Ports of this node's fronts; none where a front is off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct FrontPorts {
+    /// MQTT over TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mqtt: Option<u16>,
+    /// MQTT without TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mqtt_plain: Option<u16>,
+    /// HTTPS, and MQTT over WebSocket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) https: Option<u16>,
+}
+
+/// What `client/hub.json` is made of.
+#[derive(Debug)]
+pub(crate) struct HubContext {
+    /// The hub's name.
+    pub(crate) host: String,
+    /// Where it is reached on this node.
+    pub(crate) ports: FrontPorts,
+    /// The setting of that name; empty: there are none.
+    pub(crate) policies: Bytes,
+    /// Whom to trust; `None`: an authority that isn't ours, so there is no file of it.
+    pub(crate) authority_pem: Option<String>,
 }
 
 /// The data folder.
@@ -170,21 +198,18 @@ impl DataDir {
         write_whole(&self.path("client/authority.pem"), authority_pem.as_bytes(), 0o644)
     }
 
-    /// Writes what a device or service on this machine needs: the hub's name, the authority to trust
-    /// (`None`: one that isn't ours, so there is no file of it), and a connection string of each policy.
+    /// Writes what a device or service on this machine needs: the hub's name and ports, the authority to
+    /// trust, and a connection string of each policy.
     ///
     /// # Errors
     /// When it can't be written.
-    pub(crate) fn write_hub_context(
-        &self,
-        host: &str,
-        state: &ControlState,
-        authority_pem: Option<&str>,
-    ) -> Result<(), NodeError> {
+    pub(crate) fn write_hub_context(&self, hub: &HubContext) -> Result<(), NodeError> {
         let path = self.path("client/hub.json");
-        let policies = state.hub.get(POLICIES).map(|setting| setting.value.as_ref()).unwrap_or(b"{}");
-        let policies: BTreeMap<String, Policy> =
-            serde_json::from_slice(policies).map_err(|error| NodeError::data(&path, error))?;
+        let host = &hub.host;
+        let policies: BTreeMap<String, Policy> = match hub.policies.is_empty() {
+            true => BTreeMap::new(),
+            false => serde_json::from_slice(&hub.policies).map_err(|error| NodeError::data(&path, error))?,
+        };
         let string = |(name, policy): (&String, &Policy)| {
             let key = &policy.primary_key;
             let text = format!("HostName={host};SharedAccessKeyName={name};SharedAccessKey={key}");
@@ -192,8 +217,9 @@ impl DataDir {
         };
         let strings: serde_json::Map<String, serde_json::Value> = policies.iter().map(string).collect();
         let authority = self.path("client/hub-authority.pem");
-        let mut context = serde_json::json!({ "hostName": host, "connectionStrings": strings });
-        match authority_pem {
+        let mut context =
+            serde_json::json!({ "hostName": host, "ports": hub.ports, "connectionStrings": strings });
+        match &hub.authority_pem {
             Some(pem) => {
                 write_whole(&authority, pem.as_bytes(), 0o644)?;
                 let authority = std::path::absolute(&authority).unwrap_or(authority);
@@ -230,6 +256,7 @@ fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> Result<(), NodeError> {
 #[cfg(test)]
 mod tests {
     use fleetline_env::memory::SeededEntropy;
+    use fleetline_gateway::devices::settings::default_policies;
 
     use super::*;
 
@@ -247,5 +274,36 @@ mod tests {
         assert_eq!(again.identity().unwrap(), Some(identity.clone()));
         first.write_identity(&Identity { format: 2, ..identity }).unwrap();
         assert!(again.identity().is_err());
+    }
+
+    /// Clients find ports, connection strings and the authority; what is off or gone isn't named any more.
+    #[test]
+    fn hub_contexts() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path(), &SeededEntropy::new(1)).unwrap();
+        let read = || -> serde_json::Value {
+            serde_json::from_slice(&std::fs::read(data.path("client/hub.json")).unwrap()).unwrap()
+        };
+        let policies = |key: &str| Bytes::from(serde_json::to_vec(&default_policies(|| key.into())).unwrap());
+        let mut hub = HubContext {
+            host: "hub.example".into(),
+            ports: FrontPorts { mqtt: Some(8883), mqtt_plain: None, https: Some(8443) },
+            policies: policies("a2V5"),
+            authority_pem: Some("pem".into()),
+        };
+        data.write_hub_context(&hub).unwrap();
+        let first = read();
+        assert_eq!(first["ports"], serde_json::json!({ "mqtt": 8883, "https": 8443 }));
+        assert_eq!(std::fs::read(first["authority"].as_str().unwrap()).unwrap(), b"pem");
+        let service =
+            |key: &str| format!("HostName=hub.example;SharedAccessKeyName=service;SharedAccessKey={key}");
+        assert_eq!(first["connectionStrings"]["service"], service("a2V5"));
+        (hub.policies, hub.authority_pem) = (policies("bmV3"), None);
+        data.write_hub_context(&hub).unwrap();
+        assert_eq!(read()["connectionStrings"]["service"], service("bmV3"));
+        assert!(read().get("authority").is_none() && !data.path("client/hub-authority.pem").exists());
+        hub.policies = Bytes::from_static(b"[]");
+        assert!(data.write_hub_context(&hub).is_err());
+        assert_eq!(read()["connectionStrings"]["service"], service("bmV3"));
     }
 }

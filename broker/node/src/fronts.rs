@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::certificates::Certificates;
+use crate::data_dir::FrontPorts;
 use crate::devices::NodeDevices;
 use crate::error::NodeError;
 
@@ -31,6 +32,7 @@ const GRACE: Duration = Duration::from_secs(3);
 /// Running fronts.
 pub(crate) struct Fronts {
     connections: Arc<Connections>,
+    ports: FrontPorts,
     mqtt: Arc<MqttContext>,
     listeners: JoinSet<()>,
     /// Sends records; ends last.
@@ -57,8 +59,14 @@ impl Fronts {
         let (ingest, tasks) = Ingest::start(&hub, &connections, IngestOptions::default());
         let gateway = Arc::new(DeviceGateway { hub: hub.clone(), connections: connections.clone(), ingest });
         let mqtt = MqttContext::new(gateway.clone(), MqttLimits::default());
-        let mut fronts =
-            Fronts { connections, mqtt: mqtt.clone(), listeners: JoinSet::new(), ingest: tasks, quic: None };
+        let mut fronts = Fronts {
+            connections,
+            ports: FrontPorts::default(),
+            mqtt: mqtt.clone(),
+            listeners: JoinSet::new(),
+            ingest: tasks,
+            quic: None,
+        };
         fronts.listeners.spawn(sweep(objects.clone(), hub.clone()));
         fronts.start_mqtt(config, certs, &hub)?;
         fronts.start_https(config, certs, &hub, gateway, objects, mounts)?;
@@ -76,6 +84,7 @@ impl Fronts {
         let serve_tls =
             |context: Arc<MqttContext>| move |socket, peer| mqtt::serve(context.clone(), socket, peer);
         if let Some(listener) = bind(config.mqtt_plain_listen, config, 1883, "mqtt_plain_listen")? {
+            self.ports.mqtt_plain = port_of(&listener);
             let listening =
                 Listening { hub: hub.clone(), tls: None, name: "mqtt-plain", handshakes_max: HANDSHAKES_MAX };
             let context = self.mqtt.clone();
@@ -90,6 +99,7 @@ impl Fronts {
             return Ok(());
         };
         let address = listener.local_addr().map_err(|error| failed("mqtt_listen", error))?;
+        self.ports.mqtt = Some(address.port());
         let config_of = |alpn: &[&[u8]]| tls_of(certs, alpn, "mqtt_listen");
         let listening = Listening {
             hub: hub.clone(),
@@ -139,6 +149,7 @@ impl Fronts {
         let Some(listener) = bind(config.https_listen, config, HTTPS_PORT, "https_listen")? else {
             return Ok(());
         };
+        self.ports.https = port_of(&listener);
         let tls = tls_of(certs, &[b"http/1.1"], "https_listen")?;
         let mqtt = self.mqtt.clone();
         let context = Arc::new(HttpContext {
@@ -160,6 +171,11 @@ impl Fronts {
         let over_tls = move |socket, peer| http::serve(context.clone(), socket, peer);
         self.listeners.spawn(listen::accept(listening, listener, plain, over_tls));
         Ok(())
+    }
+
+    /// Where clients reach the fronts of this node.
+    pub(crate) fn ports(&self) -> FrontPorts {
+        self.ports
     }
 
     /// Live connections.
@@ -225,6 +241,10 @@ async fn sweep(objects: Option<Arc<ObjectFront>>, hub: Arc<dyn DeviceHub>) {
         ticks.tick().await;
         objects.sweep(hub.now_ms()).await;
     }
+}
+
+fn port_of(listener: &TcpListener) -> Option<u16> {
+    listener.local_addr().ok().map(|address| address.port())
 }
 
 /// Opens a front's port; `None` when it is off.

@@ -15,6 +15,7 @@
 #![deny(missing_docs)]
 
 mod access;
+mod announce;
 mod anywhere;
 mod certificates;
 mod control;

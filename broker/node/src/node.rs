@@ -7,16 +7,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use base64::Engine as _;
-use fleetline_auth::{Authority, ClientAuth, Role, identity_of};
-use fleetline_cluster::{ControlCommand, ControlReply};
+use fleetline_auth::{ClientAuth, Role, identity_of};
+use fleetline_cluster::ControlCommand;
 use fleetline_config::{FrontListen, NodeConfig};
 use fleetline_env::real::{RealClock, RealDisk, RealEntropy};
 use fleetline_env::{Clock, Entropy};
-use fleetline_gateway::devices::settings::{POLICIES, default_policies};
 use fleetline_gateway::limits::QuicLimits;
 use fleetline_gateway::ops::{OpsOptions, OpsServer};
 use fleetline_gateway::quic::{QuicFront, QuicOptions};
@@ -30,10 +28,11 @@ use fleetline_snapshot::{SnapshotDir, SnapshotOptions};
 use fleetline_state::StateStore;
 use fleetline_state::rocks::{RocksOptions, RocksState};
 use fleetline_telemetry::Metrics;
-use fleetline_types::{GroupId, NodeId, PartitionId};
+use fleetline_types::{GroupId, NodeId};
 use tokio::sync::watch;
 
 use crate::access::ByCertificate;
+use crate::announce::Announcer;
 use crate::anywhere::Anywhere;
 use crate::certificates::{self, Certificates};
 use crate::control::{Control, ControlMachine};
@@ -44,7 +43,6 @@ use crate::error::NodeError;
 use crate::fronts::Fronts;
 use crate::hosting::Hosting;
 use crate::hub::NodeHub;
-use crate::joining::address;
 use crate::objects;
 use crate::status;
 
@@ -153,7 +151,8 @@ impl Node {
         devices.start(&mut loops);
         loops.spawn(anywhere.follow());
         loops.spawn(certificates::keep(certs, control));
-        loops.spawn(announce(config, data, identity, hub.clone()));
+        let announcer = Announcer { config, data, identity, hub: hub.clone(), ports: fronts.ports() };
+        loops.spawn(announcer.run());
         tracing::info!(%node, client = %front.local_addr(), ops = %ops.local_addr(), "node is running");
         Ok(Node { hub, duties, loops, fronts, front, ops, failed })
     }
@@ -384,107 +383,6 @@ async fn bootstrap(
         }
     }
     Ok(())
-}
-
-/// Tells the cluster this node's addresses and feature level, places a new hub's partitions, and writes
-/// what clients on this machine need. Goes on until all is done.
-async fn announce(config: NodeConfig, data: DataDir, identity: Identity, hub: Arc<NodeHub>) {
-    loop {
-        match announce_once(&config, &data, &identity, &hub).await {
-            Ok(()) => return hub.announced.store(true, Ordering::Relaxed),
-            Err(error) => tracing::debug!(error, "not announced yet"),
-        }
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
-}
-
-async fn announce_once(
-    config: &NodeConfig,
-    data: &DataDir,
-    identity: &Identity,
-    hub: &NodeHub,
-) -> Result<(), String> {
-    let (control, certs) = (&hub.control, &hub.certificates);
-    let text = |error: &dyn std::fmt::Display| error.to_string();
-    let host = config.host();
-    let (client, peer) = (address(&host, config.listen.port()), address(&host, config.peer_listen.port()));
-    let state = control.view();
-    if state.settings.cluster.is_empty() {
-        return Err("the control state has not arrived yet".to_owned());
-    }
-    let this = identity.node_id();
-    let same = state.nodes.get(&this).is_some_and(|member| {
-        member.client_address == client
-            && member.peer_address == peer
-            && member.zone == config.zone
-            && member.feature_level == FEATURE_LEVEL
-    });
-    if !same {
-        let command = ControlCommand::AddNode {
-            disk_id: data.disk_id().to_owned(),
-            client_address: client.clone(),
-            peer_address: peer,
-            zone: config.zone.clone(),
-            feature_level: FEATURE_LEVEL,
-        };
-        match control.propose(&command).await {
-            Ok(ControlReply::Node(node)) if node == this => {}
-            Ok(reply) => return Err(format!("cluster knows this folder as {reply:?}")),
-            Err(error) => return Err(text(&error)),
-        }
-    }
-    for partition in (0..identity.partitions).map(PartitionId) {
-        if this == NodeId(1) && !control.view().placements.contains_key(&partition) {
-            let command = ControlCommand::SetPlacement { partition, replicas: vec![this], expected_epoch: 0 };
-            if let Err(error) = control.propose(&command).await {
-                tracing::debug!(%error, "partition is placed already");
-            }
-        }
-    }
-    if !state.hub.contains_key(POLICIES) {
-        make_policies(control).await?;
-    }
-    let settings = &state.settings;
-    let own = certs.own_authority();
-    let authority = own.as_deref().unwrap_or(&settings.authority_pem);
-    let shown = (!certs.has_own_front()).then_some(authority);
-    data.write_hub_context(&config.hub_host(), &control.view(), shown).map_err(|e| text(&e))?;
-    if own.is_some() {
-        data.write_endpoints(&[client], authority).map_err(|e| text(&e))?;
-    } else if !settings.authority_key_pem.is_empty() && !data.path("client/client.pem").exists() {
-        let authority = Authority::from_pem(&settings.authority_pem, &settings.authority_key_pem);
-        let bundle =
-            authority.and_then(|authority| authority.issue_client(&Role::Admin)).map_err(|e| text(&e))?;
-        data.write_client_context(&[client], &bundle.authority_pem, &bundle.certificate_pem, &bundle.key_pem)
-            .map_err(|e| text(&e))?;
-    }
-    let peers: BTreeMap<u64, String> =
-        control.view().nodes.iter().map(|(node, member)| (node.0, member.peer_address.clone())).collect();
-    data.write_identity(&Identity { peers, ..identity.clone() }).map_err(|e| text(&e))
-}
-
-/// Gives a new hub its policies, with keys of its own. Whoever is first does it.
-async fn make_policies(control: &Control) -> Result<(), String> {
-    let key = || {
-        let mut bytes = [0; 32];
-        RealEntropy.fill(&mut bytes);
-        base64::engine::general_purpose::STANDARD.encode(bytes)
-    };
-    let policies = serde_json::to_vec(&default_policies(key)).map_err(|error| error.to_string())?;
-    let command = ControlCommand::PutHubSetting {
-        name: POLICIES.to_owned(),
-        value: policies.into(),
-        expected_version: 0,
-    };
-    match control.propose(&command).await {
-        // Another node was first; its policies arrive with the control state.
-        Ok(_) | Err(fleetline_native::HubError::Invalid(_)) => {}
-        Err(error) => return Err(error.to_string()),
-    }
-    match control.view().hub.contains_key(POLICIES) {
-        true => Ok(()),
-        false => Err("the hub's policies have not arrived yet".to_owned()),
-    }
 }
 
 fn start_front(
