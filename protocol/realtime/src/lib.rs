@@ -15,7 +15,10 @@
 //! Not here: who is in which hub or group, sending to many, HTTP and WebSocket framing.
 #![deny(missing_docs)]
 
+pub mod access_key;
+pub mod audience;
 pub mod connection_id;
+pub mod connection_string;
 mod convert;
 mod decoder;
 mod encoded;
@@ -23,13 +26,20 @@ mod error;
 pub mod handshake;
 mod json;
 pub mod limits;
+pub mod long_polling;
 mod message;
 mod msgpack;
+pub mod names;
 pub mod negotiate;
 mod pack;
 mod query;
 mod replay;
+pub mod rest;
 pub mod session;
+pub mod sse;
+pub mod token;
+pub mod transport;
+pub mod upstream;
 mod value;
 
 pub use decoder::Decoder;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::error::{DecodeError, ValueError};
 use crate::json::at_most;
-use crate::limits::{HEADERS_MAX, Limits};
+use crate::limits::{HEADERS_MAX, Limits, PREFIX_BYTES_MAX};
 use crate::message::{Completion, Invocation, Message, Outcome, Protocol, StreamItem};
 use crate::pack::{Pack, Token, Unpack, UnpackError};
 use crate::value::{Arguments, Value};
@@ -277,4 +277,12 @@ pub(crate) fn write_prefix(length: usize, out: &mut Vec<u8>) {
         rest >>= 7;
     }
     out.push(rest as u8);
+}
+
+/// Bytes of the length at the start of `framed`, if it says exactly what follows.
+pub(crate) fn prefix_len(framed: &[u8]) -> Option<usize> {
+    let used = framed.iter().take(PREFIX_BYTES_MAX).position(|byte| byte & 0x80 == 0)? + 1;
+    let add = |length: usize, (index, byte): (usize, &u8)| length | usize::from(byte & 0x7f) << (7 * index);
+    let length = framed[..used].iter().enumerate().fold(0, add);
+    (used + length == framed.len()).then_some(used)
 }
