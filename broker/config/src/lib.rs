@@ -40,6 +40,12 @@ pub struct NodeConfig {
     pub mqtt_plain_listen: FrontListen,
     /// Where HTTPS and WebSocket are served, to devices and services.
     pub https_listen: FrontListen,
+    /// Where HTTP and WebSocket are served without TLS.
+    pub http_plain_listen: FrontListen,
+    /// Where devices, services and Event Hubs consumers connect with AMQP over TLS.
+    pub amqp_listen: FrontListen,
+    /// Where they connect with AMQP without TLS.
+    pub amqp_plain_listen: FrontListen,
     /// The hub's name in connection strings; certificates and tokens name it. Empty: that of `advertise`
     /// when it is a name, else `localhost`.
     pub hub_name: String,
@@ -87,6 +93,11 @@ pub struct NodeConfig {
     pub flush_every: Period,
     /// Where files that devices upload are kept. Keys and endpoints come from `AWS_*` and `AZURE_*`.
     pub objects: ObjectPlace,
+    /// Whether this node runs functions.
+    pub functions: bool,
+    /// The folder with what Python and Node workers need (made by `broker/workers/setup.sh`). Empty: only
+    /// functions of WebAssembly run.
+    pub workers: PathBuf,
     /// Which log lines are written, e.g. `info` or `info,fleetline_raft_driver=debug`.
     pub log_level: String,
     /// Log lines as `text` or `json`.
@@ -106,6 +117,9 @@ impl Default for NodeConfig {
             mqtt_listen: FrontListen::Auto,
             mqtt_plain_listen: FrontListen::Off,
             https_listen: FrontListen::Auto,
+            http_plain_listen: FrontListen::Off,
+            amqp_listen: FrontListen::Auto,
+            amqp_plain_listen: FrontListen::Off,
             hub_name: String::new(),
             advertise: String::new(),
             zone: String::new(),
@@ -129,6 +143,8 @@ impl Default for NodeConfig {
             state_memtable: ByteSize(32 * MIB),
             flush_every: Period::from_millis(30_000),
             objects: ObjectPlace::Data,
+            functions: true,
+            workers: PathBuf::new(),
             log_level: "info".to_owned(),
             log_format: "text".to_owned(),
         }

@@ -10,6 +10,9 @@ pub(crate) const MEANINGS: &[(&str, &str)] = &[
     ("mqtt_listen", "Where devices connect with MQTT over TLS (TCP) and QUIC (UDP): auto, off or address:port. Auto: port 8883 beside listen, if it is free."),
     ("mqtt_plain_listen", "Where devices connect with MQTT without TLS: off or address:port. Tokens cross the network readably."),
     ("https_listen", "Where HTTPS and WebSocket are served: auto, off or address:port. Auto: port 443 beside listen, if it may be opened."),
+    ("http_plain_listen", "Where HTTP and WebSocket are served without TLS: off or address:port. For a browser on this machine, or behind a proxy that does TLS."),
+    ("amqp_listen", "Where devices, services and Event Hubs consumers connect with AMQP over TLS: auto, off or address:port. Auto: port 5671 beside listen, if it is free."),
+    ("amqp_plain_listen", "Where they connect with AMQP without TLS (development-emulator connection strings): off or address:port. Tokens cross the network readably."),
     ("hub_name", "The hub's name in connection strings, which tokens and certificates name. Empty: advertise when it is a name, else localhost."),
     ("advertise", "Host by which clients and nodes reach this node, without a port; empty: that of listen."),
     ("zone", "Failure zone; replicas are spread over zones. Empty: none."),
@@ -33,6 +36,8 @@ pub(crate) const MEANINGS: &[(&str, &str)] = &[
     ("state_memtable", "Rows in memory before they are flushed. Larger: longer replay after a crash."),
     ("flush_every", "How often state is flushed, and the log may forget what it covers. Longer: longer replay."),
     ("objects", "Where files that devices upload are kept: empty (the data folder: each node its own), file:///path, s3://bucket/prefix or azure://container/prefix. Keys, region and endpoint: AWS_* and AZURE_* variables."),
+    ("functions", "Whether this node runs functions. Off: others do, this one takes their requests."),
+    ("workers", "Folder with what Python and Node workers need, made by broker/workers/setup.sh. Empty: only WebAssembly functions run on this node."),
     ("log_level", "Which log lines are written, like info or info,fleetline_raft_driver=debug."),
     ("log_format", "Log lines as text or json."),
 ];

@@ -65,6 +65,15 @@ pub(crate) struct FrontPorts {
     /// HTTPS, and MQTT over WebSocket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) https: Option<u16>,
+    /// The same without TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) http_plain: Option<u16>,
+    /// AMQP over TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) amqp: Option<u16>,
+    /// AMQP without TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) amqp_plain: Option<u16>,
 }
 
 /// What `client/hub.json` is made of.
@@ -287,7 +296,7 @@ mod tests {
         let policies = |key: &str| Bytes::from(serde_json::to_vec(&default_policies(|| key.into())).unwrap());
         let mut hub = HubContext {
             host: "hub.example".into(),
-            ports: FrontPorts { mqtt: Some(8883), mqtt_plain: None, https: Some(8443) },
+            ports: FrontPorts { mqtt: Some(8883), https: Some(8443), ..FrontPorts::default() },
             policies: policies("a2V5"),
             authority_pem: Some("pem".into()),
         };

@@ -24,10 +24,14 @@ use crate::error::NodeError;
 /// Protocols' own ports.
 const MQTT_PORT: u16 = 8883;
 const HTTPS_PORT: u16 = 443;
+const HTTP_PORT: u16 = 80;
 /// How often abandoned parts of uploads are removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(1800);
 /// How long connections get to end at shutdown.
 const GRACE: Duration = Duration::from_secs(3);
+
+/// Makes the tiers that answer on the HTTP fronts, once the ports are known.
+pub(crate) type Mounts<'a> = &'a dyn Fn(FrontPorts) -> Vec<Arc<dyn HttpMount>>;
 
 /// Running fronts.
 pub(crate) struct Fronts {
@@ -51,7 +55,7 @@ impl Fronts {
         certs: &Certificates,
         devices: &Arc<NodeDevices>,
         objects: Option<Arc<ObjectFront>>,
-        mounts: Vec<Arc<dyn HttpMount>>,
+        mounts: Mounts<'_>,
     ) -> Result<Fronts, NodeError> {
         let hub: Arc<dyn DeviceHub> = devices.clone();
         let connections = Connections::new(hub.place().incarnation);
@@ -144,13 +148,13 @@ impl Fronts {
         hub: &Arc<dyn DeviceHub>,
         gateway: Arc<DeviceGateway>,
         objects: Option<Arc<ObjectFront>>,
-        mounts: Vec<Arc<dyn HttpMount>>,
+        mounts: Mounts<'_>,
     ) -> Result<(), NodeError> {
-        let Some(listener) = bind(config.https_listen, config, HTTPS_PORT, "https_listen")? else {
-            return Ok(());
-        };
-        self.ports.https = port_of(&listener);
-        let tls = tls_of(certs, &[b"http/1.1"], "https_listen")?;
+        let over_tls = bind(config.https_listen, config, HTTPS_PORT, "https_listen")?;
+        let plain = bind(config.http_plain_listen, config, HTTP_PORT, "http_plain_listen")?;
+        self.ports.https = over_tls.as_ref().and_then(port_of);
+        self.ports.http_plain = plain.as_ref().and_then(port_of);
+        let mounts = mounts(self.ports);
         let mqtt = self.mqtt.clone();
         let context = Arc::new(HttpContext {
             gateway,
@@ -162,14 +166,21 @@ impl Fronts {
             mounts,
             limits: HttpLimits::default(),
         });
-        let listening =
-            Listening { hub: hub.clone(), tls: Some(tls), name: "https", handshakes_max: HANDSHAKES_MAX };
-        let plain = {
-            let context = context.clone();
-            move |socket, peer| http::serve(context.clone(), socket, peer)
+        let serve =
+            |context: Arc<HttpContext>| move |socket, peer| http::serve(context.clone(), socket, peer);
+        let serve_tls =
+            |context: Arc<HttpContext>| move |socket, peer| http::serve(context.clone(), socket, peer);
+        let mut start = |listener, tls, name| {
+            let listening = Listening { hub: hub.clone(), tls, name, handshakes_max: HANDSHAKES_MAX };
+            let (plain, over_tls) = (serve(context.clone()), serve_tls(context.clone()));
+            self.listeners.spawn(listen::accept(listening, listener, plain, over_tls));
         };
-        let over_tls = move |socket, peer| http::serve(context.clone(), socket, peer);
-        self.listeners.spawn(listen::accept(listening, listener, plain, over_tls));
+        if let Some(listener) = over_tls {
+            start(listener, Some(tls_of(certs, &[b"http/1.1"], "https_listen")?), "https");
+        }
+        if let Some(listener) = plain {
+            start(listener, None, "http-plain");
+        }
         Ok(())
     }
 

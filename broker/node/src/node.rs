@@ -130,8 +130,7 @@ impl Node {
         });
         let anywhere = Anywhere::new(hub.clone(), devices.clone());
         devices.set_anywhere(&anywhere);
-        let mounts = Vec::new();
-        let fronts = Fronts::start(&config, &certs, &devices, Some(objects), mounts)?;
+        let fronts = Fronts::start(&config, &certs, &devices, Some(objects), &|_| Vec::new())?;
         if hub.connections.set(fronts.connections_of().clone()).is_err() {
             tracing::error!("connections were set twice");
         }
@@ -251,7 +250,14 @@ fn ports_are_free(config: &NodeConfig) -> Result<(), NodeError> {
     };
     std::net::UdpSocket::bind(config.listen).map_err(|error| failed(config.listen, error))?;
     let mut tcp = vec![config.peer_listen, config.ops_listen];
-    let fronts = [config.mqtt_listen, config.mqtt_plain_listen, config.https_listen];
+    let fronts = [
+        config.mqtt_listen,
+        config.mqtt_plain_listen,
+        config.https_listen,
+        config.http_plain_listen,
+        config.amqp_listen,
+        config.amqp_plain_listen,
+    ];
     tcp.extend(fronts.iter().filter_map(|front| match front {
         FrontListen::At(address) => Some(*address),
         FrontListen::Auto | FrontListen::Off => None,

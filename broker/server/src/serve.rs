@@ -38,6 +38,18 @@ pub struct ServeArgs {
     /// Where HTTPS and WebSocket are served: auto, off or an address.
     #[arg(long, value_name = "ADDR:PORT")]
     pub https_listen: Option<FrontListen>,
+    /// Where HTTP and WebSocket are served without TLS, for a browser on this machine: off or an address.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub http_plain_listen: Option<FrontListen>,
+    /// Where devices and services connect with AMQP over TLS: auto, off or an address.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub amqp_listen: Option<FrontListen>,
+    /// Where they connect with AMQP without TLS.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub amqp_plain_listen: Option<FrontListen>,
+    /// Folder with what Python and Node functions need (broker/workers/setup.sh makes it).
+    #[arg(long, value_name = "DIR")]
+    pub workers: Option<PathBuf>,
     /// The hub's name in connection strings.
     #[arg(long, value_name = "HOST")]
     pub hub_name: Option<String>,
@@ -82,6 +94,10 @@ impl ServeArgs {
         set(&mut config.mqtt_listen, &self.mqtt_listen);
         set(&mut config.mqtt_plain_listen, &self.mqtt_plain_listen);
         set(&mut config.https_listen, &self.https_listen);
+        set(&mut config.http_plain_listen, &self.http_plain_listen);
+        set(&mut config.amqp_listen, &self.amqp_listen);
+        set(&mut config.amqp_plain_listen, &self.amqp_plain_listen);
+        set(&mut config.workers, &self.workers);
         set(&mut config.hub_name, &self.hub_name);
         set(&mut config.advertise, &self.advertise);
         set(&mut config.zone, &self.zone);
