@@ -3,6 +3,8 @@
 #
 # Needs Node 20 or newer with npm; on Debian it installs them when they are missing and it may. The tool
 # comes from the npm registry in the versions of package-lock.json. What is built already isn't built again.
+#
+# package.json names preview2-shim because componentize-js 0.23 imports it without saying so.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

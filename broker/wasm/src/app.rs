@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn functions_are_found_by_their_folders() {
         let retry = r#"{"strategy":"fixedDelay","maxRetryCount":-1,"delayInterval":"00:01:05"}"#;
-        let shared = TIMER.replace('}', r#"}"#).replacen('{', r#"{"scriptFile":"../all.wasm","retry":R,"#, 1);
+        let shared = TIMER.replacen('{', r#"{"scriptFile":"../all.wasm","retry":R,"#, 1);
         let app = app(&[
             ("b/function.json", TIMER),
             ("b/function.wasm", ""),
