@@ -143,23 +143,16 @@ impl<'a> DeviceQuery<'a> {
         Ok(Page { rows: sessions, next })
     }
 
-    /// Queues whose first command may be too old by `now_ms`, at most `limit` of `scanned` looked at.
-    pub fn expired_queues(
-        &self,
-        now_ms: u64,
-        from: &[u8],
-        scanned: usize,
-    ) -> Result<Page<DeviceKey>, StateError> {
-        let rows = self.store.scan(self.group, KeyKind::CommandQueue, from, scanned)?;
-        let next = (rows.len() == scanned).then(|| rows.last().map(|(key, _)| after(key))).flatten();
-        let mut keys = Vec::new();
+    /// Queues of commands from `from` on, at most `limit`, and when the first command of each may be too old.
+    pub fn queues(&self, from: &[u8], limit: usize) -> Result<Page<(DeviceKey, u64)>, StateError> {
+        let rows = self.store.scan(self.group, KeyKind::CommandQueue, from, limit)?;
+        let next = (rows.len() == limit).then(|| rows.last().map(|(key, _)| after(key))).flatten();
+        let mut queues = Vec::with_capacity(rows.len());
         for (key, row) in rows {
             let row: QueueRow = decode(KeyKind::CommandQueue, &row)?;
-            if row.next_expiry_ms <= now_ms {
-                keys.extend(parse_key(&key));
-            }
+            queues.extend(parse_key(&key).map(|key| (key, row.next_expiry_ms)));
         }
-        Ok(Page { rows: keys, next })
+        Ok(Page { rows: queues, next })
     }
 
     /// Events that wait to become records, oldest first, and the number of the first.

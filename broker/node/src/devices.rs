@@ -8,6 +8,7 @@
 mod answer;
 mod effects;
 mod envelope;
+mod passing;
 mod seek;
 
 use std::collections::BTreeMap;
@@ -154,10 +155,7 @@ impl NodeDevices {
     fn read_leaders(&self) {
         let state = self.control.view();
         let leader = |partition| match self.hosting.partition(partition) {
-            Some(hosted) => {
-                let status = hosted.group().status();
-                (status.leader, status.term)
-            }
+            Some(hosted) => hosted.group().leader(),
             None => {
                 let placed = state.placements.get(&partition);
                 (placed.and_then(|placed| placed.replicas.first().copied()), fleetline_types::Term(0))
@@ -183,7 +181,7 @@ impl NodeDevices {
     /// Where to ask first.
     pub(crate) fn leader_of(&self, partition: PartitionId) -> Option<NodeId> {
         let known = self.leaders.borrow().get(partition.0 as usize).and_then(|(leader, _)| *leader);
-        let hosted = self.hosting.partition(partition).and_then(|hosted| hosted.group().status().leader);
+        let hosted = self.hosting.partition(partition).and_then(|hosted| hosted.group().leader().0);
         hosted.or(known)
     }
 

@@ -111,7 +111,7 @@ impl Duties {
             ticks.tick().await;
             for group in self.driver.groups() {
                 // One that is no longer there was stopped on purpose.
-                let stopped = group.status().stopped.filter(|_| self.driver.group(group.id()).is_some());
+                let stopped = group.why_stopped().filter(|_| self.driver.group(group.id()).is_some());
                 if let Some(reason) = stopped {
                     self.fail(format!("group {} has stopped: {reason}", group.id()));
                     return;

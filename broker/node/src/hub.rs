@@ -211,7 +211,7 @@ impl Hub for NodeHub {
         let state = self.control.view();
         let leaders = (0..self.partitions).map(PartitionId).map(|partition| {
             let placed = state.placements.get(&partition).map(|p| p.replicas.clone()).unwrap_or_default();
-            let known = self.hosting.partition(partition).and_then(|p| p.group().status().leader);
+            let known = self.hosting.partition(partition).and_then(|p| p.group().leader().0);
             (partition, known.or(placed.first().copied()), placed)
         });
         Metadata {

@@ -106,10 +106,10 @@ impl Partition {
     /// Removes members that have been silent for too long. To be called about once a second; does
     /// nothing on a node that doesn't lead.
     pub async fn expire_members(&self) {
-        let status = self.parts.group.status();
-        if !status.is_leader {
+        if !self.parts.group.is_leader() {
             return;
         }
+        let (_, term) = self.parts.group.leader();
         let groups = match self.query().consumer_groups() {
             Ok(groups) => groups,
             Err(error) => {
@@ -125,7 +125,7 @@ impl Partition {
             })
         });
         let now = self.parts.clock.monotonic();
-        let expired = self.liveness.lock().expired(status.term, sessions.collect(), now);
+        let expired = self.liveness.lock().expired(term, sessions.collect(), now);
         for (group, members) in expired {
             tracing::info!(partition = %self.id(), group, ?members, "members were silent for too long");
             if let Err(error) = self.command(&StreamCommand::GroupRemove { group, members }).await {

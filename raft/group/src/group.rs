@@ -291,6 +291,20 @@ impl Group {
         }
     }
 
+    /// Who leads, and in which term: what [`Group::status`] says of it, without a copy of the rest.
+    pub fn leader(&self) -> (Option<NodeId>, Term) {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        (metrics.current_leader.map(NodeId), Term(metrics.current_term))
+    }
+
+    /// Why the replica has stopped; `None` as long as it runs.
+    pub fn why_stopped(&self) -> Option<String> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.running_state.as_ref().err().map(ToString::to_string)
+    }
+
     /// Whether this node leads the group, as far as it knows.
     pub fn is_leader(&self) -> bool {
         self.raft.is_leader()

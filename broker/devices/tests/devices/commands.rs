@@ -247,14 +247,14 @@ fn expired() {
     hub.now = START + 19;
     hub.ok(expire(&d()));
     assert_eq!(outcomes(&mut hub), []);
-    assert_eq!(hub.query().expired_queues(hub.now, b"", 9).unwrap().rows, [d()]);
+    assert_eq!(hub.query().queues(b"", 9).unwrap().rows, [(d(), START + 10)]);
     hub.now = START + 20;
     assert_eq!(waiting(&hub), ["c"], "b is too old though nobody has ended it");
     hub.ok(expire(&d()));
     assert_eq!(outcomes(&mut hub), [("b".to_owned(), Outcome::Expired)]);
     hub.ok(settle(&d(), auth, "t", Settle::Complete));
     assert_eq!(outcomes(&mut hub), [("a".to_owned(), Outcome::Success)]);
-    assert_eq!(hub.query().expired_queues(hub.now, b"", 9).unwrap().rows, []);
+    assert_eq!(hub.query().queues(b"", 9).unwrap().rows, [(d(), START + 30)]);
     hub.now = START + 30;
     assert_eq!(locked(&mut hub, "u"), None, "a lock ends what is too old");
     assert_eq!(outcomes(&mut hub), [("c".to_owned(), Outcome::Expired)]);

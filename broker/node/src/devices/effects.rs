@@ -1,41 +1,33 @@
-//! What the leader of a partition does for its devices after commits and as time passes.
+//! What the leader of a partition does for its devices after commits, and who looks at what time brings
+//! (`passing`).
 //!
 //! | what | when |
 //! |---|---|
 //! | wakes | a session is over, its desired properties changed, commands wait |
 //! | outbox | events wait to become records of the stream |
-//! | expiry | commands are too old |
-//! | lost gateways | a node is gone for a while: its sessions end |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use fleetline_batch::{BatchBuilder, Compression, Producer, RecordRef};
-use fleetline_devices::{DeviceCommand, Effect, EventRow, ExpireCommands, OUTBOX_PRODUCER, Op, Wake, limits};
+use fleetline_devices::{Effect, EventRow, OUTBOX_PRODUCER, Wake};
 use fleetline_gateway::devices::connections::{Connections, Link};
 use fleetline_gateway::devices::hub::{DeviceHub, GatewayCall, WakeCall};
-use fleetline_gateway::hub::HubError;
 use fleetline_partition::Partition;
 use fleetline_types::{NodeId, PartitionId, ProducerId, TimestampMs, partition_of_key};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use super::NodeDevices;
-use super::answer::state;
 
-/// How often new partitions, outboxes and expiry are looked at.
+/// How often new partitions and what is due are looked at.
 const EVERY: Duration = Duration::from_millis(500);
 /// Events in one batch.
 const EVENTS_MAX: usize = 512;
-/// Queues looked at per tick and partition.
-const QUEUES_SCANNED: usize = 1000;
 /// Wakes that wait for one node without a connection.
 const LATE_MAX: usize = 4096;
-/// How long a node may be away before the sessions of its connections end.
-const GATEWAY_LOST: Duration = Duration::from_secs(15);
 
 /// Wakes for nodes that there is no connection to: they are told beside the rounds of partitions, so that a
 /// dead node holds up none. Beyond [`LATE_MAX`] they are dropped, as a gateway looks by itself later.
@@ -78,33 +70,48 @@ pub(super) fn look_again(connections: &Connections, partitions: u32, changed: &[
     links.iter().for_each(|link| link.set(Link::DESIRED | Link::COMMANDS));
 }
 
+/// The loops of a partition.
+struct Running {
+    partition: Arc<Partition>,
+    /// Has them look at what is due.
+    look: Arc<Notify>,
+    handle: tokio::task::AbortHandle,
+}
+
 impl NodeDevices {
-    /// Runs the loops of every partition that this node has.
+    /// Runs the loops of every partition that this node has, and has those that it leads look at what has
+    /// become due: one clock for all, so that idle partitions wake nobody.
     pub(super) async fn lead(self: Arc<Self>) {
         let mut loops = JoinSet::new();
-        let mut known: BTreeMap<PartitionId, tokio::task::AbortHandle> = BTreeMap::new();
+        let mut known: BTreeMap<PartitionId, Running> = BTreeMap::new();
         let mut ticks = tokio::time::interval(EVERY);
         loop {
             ticks.tick().await;
-            let hosted = self.hosting.all();
-            let here: BTreeSet<PartitionId> = hosted.iter().map(|partition| partition.id()).collect();
-            known.retain(|partition, handle| {
-                let stays = here.contains(partition);
+            while loops.try_join_next().is_some() {}
+            let hosted: BTreeMap<_, _> =
+                self.hosting.all().into_iter().map(|partition| (partition.id(), partition)).collect();
+            known.retain(|id, running| {
+                let stays = hosted.get(id).is_some_and(|found| Arc::ptr_eq(found, &running.partition));
                 if !stays {
-                    handle.abort();
+                    running.handle.abort();
                 }
                 stays
             });
-            for partition in hosted {
-                known
-                    .entry(partition.id())
-                    .or_insert_with(|| loops.spawn(self.clone().of_partition(partition)));
+            for (id, partition) in hosted {
+                let running = known.entry(id).or_insert_with(|| {
+                    let look = Arc::<Notify>::default();
+                    let handle = loops.spawn(self.clone().of_partition(partition.clone(), look.clone()));
+                    Running { partition, look, handle }
+                });
+                if running.partition.group().is_leader() {
+                    running.look.notify_one();
+                }
             }
         }
     }
 
-    async fn of_partition(self: Arc<Self>, partition: Arc<Partition>) {
-        tokio::join!(self.wakes(&partition), self.as_time_passes(&partition));
+    async fn of_partition(self: Arc<Self>, partition: Arc<Partition>, look: Arc<Notify>) {
+        tokio::join!(self.wakes(&partition), self.as_time_passes(&partition, &look));
     }
 
     async fn wakes(&self, partition: &Arc<Partition>) {
@@ -163,34 +170,8 @@ impl NodeDevices {
         futures::future::join_all(calls).await;
     }
 
-    async fn as_time_passes(&self, partition: &Arc<Partition>) {
-        let mut ticks = tokio::time::interval(EVERY);
-        let mut away: BTreeMap<NodeId, Instant> = BTreeMap::new();
-        let mut from = bytes::Bytes::new();
-        loop {
-            ticks.tick().await;
-            if !partition.group().is_leader() {
-                away.clear();
-                continue;
-            }
-            let head = partition.device_head();
-            if head.outbox_done < head.outbox_next {
-                self.drain_outbox(partition).await;
-            }
-            match self.expire(partition, &from).await {
-                Ok(next) => from = next,
-                Err(error) => {
-                    tracing::debug!(partition = %partition.id(), %error, "commands are not expired yet")
-                }
-            }
-            if let Err(error) = self.end_lost(partition, &mut away).await {
-                tracing::debug!(partition = %partition.id(), %error, "lost sessions are not ended yet");
-            }
-        }
-    }
-
     /// Appends waiting events to the stream, in order, each once.
-    async fn drain_outbox(&self, partition: &Arc<Partition>) {
+    pub(super) async fn drain_outbox(&self, partition: &Arc<Partition>) {
         loop {
             let (first, events) = match partition.devices().outbox(EVENTS_MAX) {
                 Ok((_, events)) if events.is_empty() => return,
@@ -210,43 +191,6 @@ impl NodeDevices {
                 }
             }
         }
-    }
-
-    async fn expire(&self, partition: &Arc<Partition>, from: &[u8]) -> Result<bytes::Bytes, HubError> {
-        let now = self.clock.wall().0;
-        let page = partition.devices().expired_queues(now, from, QUEUES_SCANNED).map_err(state)?;
-        for keys in page.rows.chunks(limits::BULK_MAX) {
-            let op = Op::ExpireCommands(ExpireCommands { keys: keys.to_vec() });
-            partition.change_devices(DeviceCommand::new(op)).await?;
-        }
-        Ok(page.next.unwrap_or_default())
-    }
-
-    /// Ends the sessions of nodes that are away for too long or no members any more.
-    async fn end_lost(
-        &self,
-        partition: &Arc<Partition>,
-        away: &mut BTreeMap<NodeId, Instant>,
-    ) -> Result<(), HubError> {
-        let this = self.driver.node();
-        let nodes: Vec<NodeId> = self.control.view().nodes.keys().copied().collect();
-        let now = Instant::now();
-        for node in nodes.into_iter().filter(|node| *node != this) {
-            if self.driver.transport().is_up(node) {
-                away.remove(&node);
-                continue;
-            }
-            let since = *away.entry(node).or_insert(now);
-            if now.duration_since(since) >= GATEWAY_LOST {
-                let ended = self.end_sessions(partition, |place| place.node == node.0).await?;
-                if ended > 0 {
-                    tracing::info!(partition = %partition.id(), %node, ended, "sessions of a lost node ended");
-                }
-                // Looked at again later: the node may come back and go.
-                away.insert(node, now);
-            }
-        }
-        Ok(())
     }
 }
 
