@@ -5,8 +5,13 @@
 //! what wasn't acknowledged, and drops what it has had. As the public clients do it: the prose of the
 //! specification differs in what Sequence says when nothing is kept.
 //!
-//! Invariants: `kept` holds the messages `first ..= sent`, in order; `latest < next` unless the peer
-//! went back to an older number.
+//! One thing goes beyond them. A client goes back to the number that we say, then acknowledges what it had
+//! before; if its socket breaks again now, it takes no higher number from us than the one it went
+//! back to, and gives up otherwise. So what is acknowledged behind a new socket is still kept until a message
+//! that was never sent before is acknowledged too: that proves that the client has passed all that was sent again.
+//!
+//! Invariants: `kept` holds the messages `first ..= sent`, in order; `first - 1 <= acked <= sent`;
+//! `next <= latest + 1`.
 
 use std::collections::VecDeque;
 
@@ -49,13 +54,24 @@ pub(crate) enum Verdict {
     Drop,
 }
 
+/// How often the bounds are kept in all: once not acknowledged, once acknowledged behind a new socket.
+const KEPT_TIMES: usize = 2;
+
 #[derive(Debug)]
 pub(crate) struct Replay {
     kept: VecDeque<Bytes>,
+    /// Bytes of all in `kept`.
     kept_bytes: usize,
-    kept_bytes_max: usize,
+    /// Bytes of those behind `acked`.
+    unacked_bytes: usize,
+    unacked_bytes_max: usize,
     /// The number of the front of `kept`, or of the next message if nothing is kept.
     first: u64,
+    /// The highest number that the peer has acknowledged.
+    acked: u64,
+    /// The lowest number that only this socket has seen: acknowledged, it proves that the peer has passed
+    /// all before it.
+    fresh: u64,
     /// The number of the next message that comes.
     next: u64,
     /// The highest number that has come.
@@ -67,12 +83,15 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    pub(crate) fn new(kept_bytes_max: usize) -> Replay {
+    pub(crate) fn new(unacked_bytes_max: usize) -> Replay {
         Replay {
             kept: VecDeque::new(),
             kept_bytes: 0,
-            kept_bytes_max,
+            unacked_bytes: 0,
+            unacked_bytes_max,
             first: 1,
+            acked: 0,
+            fresh: 1,
             next: 1,
             latest: 0,
             awaits_sequence: false,
@@ -82,12 +101,13 @@ impl Replay {
 
     /// Whether nothing more should be sent. One message may go over the bound, so that any can be sent.
     pub(crate) fn is_full(&self) -> bool {
-        self.kept_bytes >= self.kept_bytes_max || self.kept.len() >= REPLAY_MESSAGES_MAX
+        self.unacked_bytes >= self.unacked_bytes_max || self.unacked() >= REPLAY_MESSAGES_MAX as u64
     }
 
     /// Keeps a message that is sent.
     pub(crate) fn keep(&mut self, bytes: Bytes) {
         self.kept_bytes += bytes.len();
+        self.unacked_bytes += bytes.len();
         self.kept.push_back(bytes);
     }
 
@@ -95,23 +115,44 @@ impl Replay {
         self.first - 1 + self.kept.len() as u64
     }
 
-    /// Drops what the peer has processed.
+    fn unacked(&self) -> u64 {
+        self.sent() - self.acked
+    }
+
+    /// Takes back what the peer has processed. An older acknowledgement changes nothing.
     pub(crate) fn on_ack(&mut self, acked: u64) -> Result<(), SequenceError> {
         let sent = self.sent();
         if acked > sent {
             return Err(SequenceError::AckAhead { acked, sent });
         }
-        while self.first <= acked {
+        let newly = self.kept.iter().skip((self.acked + 1 - self.first) as usize);
+        let newly = newly.take(acked.saturating_sub(self.acked) as usize);
+        self.unacked_bytes -= newly.map(Bytes::len).sum::<usize>();
+        self.acked = self.acked.max(acked);
+        if self.acked >= self.fresh || self.is_overfull() {
+            self.drop_acked();
+        }
+        Ok(())
+    }
+
+    /// A peer that loses socket after socket and acknowledges only what it has had would fill the memory.
+    fn is_overfull(&self) -> bool {
+        self.kept_bytes / KEPT_TIMES >= self.unacked_bytes_max
+            || self.kept.len() / KEPT_TIMES >= REPLAY_MESSAGES_MAX
+    }
+
+    fn drop_acked(&mut self) {
+        while self.first <= self.acked {
             let Some(bytes) = self.kept.pop_front() else { break };
             self.kept_bytes -= bytes.len();
             self.first += 1;
         }
-        Ok(())
     }
 
     /// Starts anew on another socket: what to send, in order, behind a Sequence of the number.
     pub(crate) fn resume(&mut self) -> (u64, impl Iterator<Item = &Bytes>) {
         self.awaits_sequence = true;
+        self.fresh = self.sent() + 1;
         (self.first, self.kept.iter())
     }
 
@@ -119,8 +160,10 @@ impl Replay {
         if sequence == 0 {
             return Err(SequenceError::SequenceZero);
         }
-        if sequence > self.next {
-            return Err(SequenceError::SequenceAhead { sequence, expected: self.next });
+        // Not against `next`: the peer may have gone back before, and have had its acknowledgement since.
+        let expected = self.latest + 1;
+        if sequence > expected {
+            return Err(SequenceError::SequenceAhead { sequence, expected });
         }
         self.awaits_sequence = false;
         self.next = sequence;

@@ -345,20 +345,20 @@ fn read_completion(protocol: Protocol, body: Bytes) -> Option<Completion> {
         arguments_max: ARGUMENTS_DEFAULT,
         stream_ids_max: 0,
     };
-    let message = match protocol {
-        Protocol::Json => {
-            let end = body.len() - usize::from(body.ends_with(&[RECORD_SEPARATOR]));
-            json::decode(&body.slice(..end), &limits)
-        }
-        // A length is never read as a message: where it looks like the array of a completion, the array
-        // behind it stands where headers have to.
-        Protocol::MessagePack => msgpack::decode(&body, &limits).or_else(|error| {
-            let prefix = msgpack::prefix_len(&body).ok_or(error)?;
-            msgpack::decode(&body.slice(prefix..), &limits)
-        }),
-    };
-    match message {
+    let completion = |message| match message {
         Ok(Some(Message::Completion(completion))) => Some(completion),
         _ => None,
+    };
+    match protocol {
+        Protocol::Json => {
+            let end = body.len() - usize::from(body.ends_with(&[RECORD_SEPARATOR]));
+            completion(json::decode(&body.slice(..end), &limits))
+        }
+        // A length is never read as a completion: where it looks like the array of one, the array behind it
+        // stands where headers have to.
+        Protocol::MessagePack => completion(msgpack::decode(&body, &limits)).or_else(|| {
+            let prefix = msgpack::prefix_len(&body)?;
+            completion(msgpack::decode(&body.slice(prefix..), &limits))
+        }),
     }
 }

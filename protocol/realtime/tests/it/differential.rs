@@ -90,9 +90,11 @@ proptest! {
         }
     }
 
-    /// Whether bytes are one value: both say the same, but that we refuse strings that aren't UTF-8.
+    /// Whether bytes are one value: both say the same, but that we refuse strings that aren't UTF-8 and the
+    /// marker that isn't in use (the other reads nil).
     #[test]
     fn both_refuse_the_same(bytes in vec(prop_oneof![any::<u8>(), 0x80..0xe0_u8], 0..24)) {
+        let bytes: Vec<u8> = bytes.into_iter().filter(|byte| *byte != 0xc1).collect();
         let mut rest = &bytes[..];
         let theirs = rmpv::decode::read_value(&mut rest);
         let is_theirs = theirs.as_ref().is_ok_and(|value| rest.is_empty() && is_utf8(value));
