@@ -125,8 +125,8 @@ async function open() {
   const off = [...nav(), ...bar.off, banner(), speaker()];
   const stopLive = live.start();
   keyboard.start();
-  router.start($("main"), ROUTES, (route, title) => {
-    setText(bar.title, title);
+  router.start($("main"), ROUTES, (route) => {
+    setText(bar.title, route.title);
     for (const item of $("nav").querySelectorAll(".nav-item")) {
       if (item.dataset.name === route.name) item.setAttribute("aria-current", "page");
       else item.removeAttribute("aria-current");
@@ -153,12 +153,12 @@ function askToSignIn(message) {
 
 async function begin() {
   session.start();
-  api.whenSignedOut(askToSignIn);
+  api.whenSignedOut((message) => { if (stopAll) askToSignIn(message); });
   if (!session.current()) return askToSignIn(null);
   try {
     await open();
   } catch (error) {
-    if (error.status === 401) return undefined;
+    if (error.status === 401) return askToSignIn("The token is not valid (any more).");
     append(document.body, [h("p", { class: "problem", role: "alert" }, error.message)]);
     setTimeout(() => location.reload(), 3000);
   }

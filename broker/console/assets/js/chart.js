@@ -4,6 +4,8 @@ import uPlot from "../vendor/uplot/uPlot.esm.js";
 import { short } from "./format.js";
 import * as theme from "./theme.js";
 
+/** Seconds that a chart shows at the least. */
+const SPAN_MIN = 20;
 const FONT = "11px ui-sans-serif, system-ui, sans-serif";
 
 function sized(element, make) {
@@ -82,7 +84,8 @@ export function lines(element, { lines: described, data, span, left = short, rig
     padding: [6, right ? 0 : 12, 0, 0],
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
     scales: {
-      x: { range: (plot, low, high) => [high - span(), high] },
+      // The whole span once there is as much; at the beginning what there is.
+      x: { range: (plot, low, high) => [Math.max(high - span(), Math.min(plot.data[0][0] ?? high, high - SPAN_MIN)), high] },
       left: { range: fromZero },
       ...(right ? { right: { range: fromZero } } : {}),
     },

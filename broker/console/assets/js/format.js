@@ -35,8 +35,8 @@ export const bytes = (n) => bytesParts(n).join(" ").trim();
 export function value(n) {
   if (!Number.isFinite(n)) return String(n);
   const size = Math.abs(n);
-  if (Number.isInteger(n)) return whole.format(n);
-  return n.toFixed(size >= 1000 ? 0 : size >= 100 ? 1 : size >= 1 ? 2 : 4);
+  if (Number.isInteger(n) || size >= 1000) return whole.format(n);
+  return n.toFixed(size >= 100 ? 1 : size >= 1 ? 2 : 4);
 }
 
 /** `14:03:59` */

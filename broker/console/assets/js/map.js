@@ -143,7 +143,7 @@ export function worldMap(element, { only = null, onOpen = () => {} } = {}) {
     const [west, east] = range(points.map(([lon]) => mercatorX(lon)));
     const [north, south] = range(points.map(([, lat]) => mercatorY(lat)));
     const room = only ? 0.7 : 0.86;
-    const size = Math.min((view.width * room) / Math.max(east - west, 1e-9), (view.height * room) / Math.max(south - north, 1e-9), 256 * 2 ** (only ? 9 : 10));
+    const size = Math.min((view.width * room) / Math.max(east - west, 1e-9), (view.height * room) / Math.max(south - north, 1e-9), 256 * 2 ** (only ? 8 : 10));
     const to = { x: (west + east) / 2, y: (north + south) / 2, size };
     if (animated) fly(to);
     else {

@@ -31,9 +31,8 @@ function show() {
   target.replaceChildren();
   target.scrollTop = 0;
   current = route.view(target, parts.slice(1)) ?? {};
-  const title = current.title ?? route.title;
-  document.title = `${title} · Fleetline`;
-  onShown(route, title);
+  document.title = `${current.title ?? route.title} · Fleetline`;
+  onShown(route);
 }
 
 /** Shows views in `element`. A view is `(element, parts) → {title?, leave?}`. */

@@ -6,7 +6,7 @@
 const POINTS_MAX = 1800;
 const ALARMS_MAX = 100;
 const RECORDS_MAX = 80;
-const TRAIL_MAX = 90;
+const TRAIL_MAX = 120;
 const PLACES_MAX = 5000;
 /** A node that has said nothing for so long counts as silent. */
 const SILENT_MS = 4000;

@@ -1,7 +1,7 @@
 // All at a glance: rates, map, alarms, records, throughput.
 
 import { append, empty, fill, h, icon, panel, segments, setText } from "../dom.js";
-import { bytes, bytesParts, count, short, time } from "../format.js";
+import { bytes, bytesParts, count, short, time, value } from "../format.js";
 import { lines, spark } from "../chart.js";
 import { worldMap } from "../map.js";
 import * as store from "../store.js";
@@ -10,11 +10,11 @@ const SPARK_POINTS = 120;
 const RECORDS_SHOWN = 40;
 
 function tile(name, picture, href, color) {
-  const value = h("span"), unit = h("span", { class: "unit" }), more = h("div", { class: "more" });
+  const figure = h("span"), unit = h("span", { class: "unit" }), more = h("div", { class: "more" });
   const plot = h("div", { class: "spark", "aria-hidden": "true" });
   const element = h(href ? "a" : "div", { class: "tile", href },
-    h("div", { class: "what" }, picture, name), h("div", { class: "value" }, value, unit), more, color && plot);
-  return { element, plot, set: (text, unitText, moreText) => { setText(value, text); setText(unit, unitText ?? ""); setText(more, moreText ?? ""); } };
+    h("div", { class: "what" }, picture, name), h("div", { class: "value" }, figure, unit), more, color && plot);
+  return { element, plot, set: (text, unitText, moreText) => { setText(figure, text); setText(unit, unitText ?? ""); setText(more, moreText ?? ""); } };
 }
 
 const tail = (name) => [store.series.time.slice(-SPARK_POINTS), store.series[name].slice(-SPARK_POINTS)];
@@ -30,12 +30,12 @@ function tiles() {
     const now = store.rates;
     rates.set(short(now.in), "/s", peak("in"));
     out.set(short(now.out), now.out === null ? "" : "/s", now.out === null ? "not counted here" : peak("out"));
-    const [value, unit] = bytesParts(now.bytesIn);
-    volume.set(value, unit && `${unit}/s`, now.in > 0 && now.bytesIn ? `${bytes(now.bytesIn / now.in)} a message` : "");
+    const [figure, unit] = bytesParts(now.bytesIn);
+    volume.set(figure, unit && `${unit}/s`, now.in > 0 && now.bytesIn ? `${bytes(now.bytesIn / now.in)} a message` : "");
     sparks.forEach((line) => line.update());
   };
   const peak = (name) => {
-    const highest = Math.max(...store.series[name].slice(-SPARK_POINTS * 5).filter((value) => value !== null));
+    const highest = Math.max(...store.series[name].slice(-SPARK_POINTS * 5).filter((rate) => rate !== null));
     return Number.isFinite(highest) ? `peak ${short(highest)}/s` : "";
   };
   const showStatus = () => {
@@ -64,7 +64,7 @@ function throughput() {
   const rateNow = h("b"), bytesNow = h("b");
   const legend = h("div", { class: "legend" }, h("span", null, "messages/s ", rateNow), h("span", { class: "second" }, "bytes/s ", bytesNow));
   const box = h("div", { class: "chart-box" });
-  const element = panel("Throughput", [legend, segments("Time shown", [[60, "1 min"], [300, "5 min"], [900, "15 min"]], span, (value) => { span = value; chart?.update(); })], box);
+  const element = panel("Throughput", [legend, segments("Time shown", [[60, "1 min"], [300, "5 min"], [900, "15 min"]], span, (chosen) => { span = chosen; chart?.update(); })], box);
   element.classList.add("chart-panel");
   let chart = null, hovered = null;
   const show = () => {
@@ -77,7 +77,7 @@ function throughput() {
     chart = lines(box, {
       lines: [{ color: "c1", scale: "left" }, { color: "c2", scale: "right" }],
       data: () => [store.series.time, store.series.in, store.series.bytesIn],
-      span: () => span, left: short, right: (value) => bytes(value),
+      span: () => span, left: short, right: bytes,
       onHover: (index) => { hovered = index; show(); },
     });
     show();
@@ -97,7 +97,7 @@ function alarmRow(alarm, isNew, map) {
     },
   },
   icon("alert", "small"), h("b", null, store.places.get(alarm.device)?.label || alarm.device || "hub"), h("time", null, time(alarm.at)),
-  h("p", null, alarm.text, typeof alarm.value === "number" && ` (${short(alarm.value)})`));
+  h("p", null, alarm.text, typeof alarm.value === "number" && [" · ", h("b", null, value(alarm.value))]));
 }
 
 function alarmFeed(map) {

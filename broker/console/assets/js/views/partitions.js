@@ -23,7 +23,7 @@ function nodeCard(node, status) {
     h("div", { class: "line" }, icon("server"), h("h2", null, chip(node.node)), node.node === status.controlLeader && h("span", { class: "badge", title: "Leads the control group" }, "control"),
       h("span", { class: "spring" }), h("span", { class: `badge ${state[0]}` }, h("span", { class: "dot" }), state[1])),
     h("div", { class: "addr", title: node.client }, node.client || "–"),
-    h("div", { class: "note" }, `leads ${leads}, holds ${holds} of ${status.partitions.length}`, node.zone && ` · zone ${node.zone}`));
+    h("div", { class: "note" }, `leads ${leads}, holds ${holds} of ${status.partitions.length}`, node.zone && ` · ${node.zone}`));
 }
 
 function lagCell(cell, lag, top) {
