@@ -133,6 +133,8 @@ class App {
   async call({ metadata, callback }, request) {
     const { core, link } = this;
     const { name } = metadata;
+    const hookData = {};
+    let invocationContext;
     const coreContext = {
       invocationId: request.invocationId,
       request,
@@ -145,16 +147,14 @@ class App {
           message,
           hookData,
           appHookData: core.appHookData,
-          invocationContext: context_,
+          invocationContext,
         });
         link.log(context.level, category, context.message, request.invocationId, `Function.${name}`);
       },
     };
-    const hookData = {};
-    let context_;
     const model = core.model.getInvocationModel(coreContext);
     const { context, inputs } = await model.getArguments();
-    context_ = context;
+    invocationContext = context;
 
     coreContext.state = 'preInvocationHooks';
     const before = { hookData, appHookData: core.appHookData, invocationContext: context, inputs, functionCallback: callback };

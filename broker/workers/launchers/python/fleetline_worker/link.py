@@ -161,6 +161,9 @@ class Link:
         request = message.worker_init_request
         self.engine = engine.choose(self, request.function_app_directory)
         reply = await self.engine.init(message)
+        # What the stream does itself, whatever the engine is.
+        reply.capabilities["HandlesWorkerTerminateMessage"] = "true"
+        reply.capabilities["WorkerStatus"] = "true"
         return self.protos.StreamingMessage(worker_init_response=reply)
 
     async def on_functions_metadata_request(self, message):

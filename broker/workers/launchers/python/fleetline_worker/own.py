@@ -19,8 +19,6 @@ CAPABILITIES = {
         "TypedDataCollection",
         "RpcHttpBodyOnly",
         "RpcHttpTriggerMetadataRemoved",
-        "WorkerStatus",
-        "HandlesWorkerTerminateMessage",
     )
 }
 # §5: the host sets PYTHON_THREADPOOL_THREAD_COUNT; this many when someone has unset it.

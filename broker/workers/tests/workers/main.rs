@@ -1,0 +1,11 @@
+//! Real Python and Node workers with apps as their authors would write them (`tests/apps`).
+//!
+//! Needs the folder that `broker/workers/setup.sh` makes; says so when it is missing.
+
+mod failures;
+mod gate;
+mod kit;
+mod measure;
+mod node;
+mod python;
+mod stop;
