@@ -32,7 +32,7 @@ mod msgpack;
 pub mod names;
 pub mod negotiate;
 mod pack;
-mod query;
+pub mod query;
 mod replay;
 pub mod rest;
 pub mod session;

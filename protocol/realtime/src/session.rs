@@ -141,6 +141,11 @@ impl Session {
         if message.is_sequenced() { self.send_sequenced(now_ms, bytes) } else { self.send_now(now_ms, bytes) }
     }
 
+    /// Something was sent on the socket past the session (shared frames): no ping is needed for a while.
+    pub fn on_sent(&mut self, now_ms: u64) {
+        self.last_sent_ms = now_ms;
+    }
+
     /// Sends an item of a stream that the client has asked for.
     pub fn send_item(&mut self, now_ms: u64, item: StreamItem) -> Sent {
         let State::Open(open) = &mut self.state else { return Sent::NotOpen };
