@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use fleetline_worker::LogLevel;
-use fleetline_worker::rpc::DESCRIPTOR;
 use tokio::sync::OnceCell;
 
 use crate::gate::{Gate, random_hex};
@@ -151,7 +150,7 @@ fn prepare_scratch(scratch: &Path) -> io::Result<(PathBuf, PathBuf)> {
         fs::set_permissions(folder, fs::Permissions::from_mode(0o711))?;
     }
     fs::set_permissions(&launchers, fs::Permissions::from_mode(0o755))?;
-    launchers::write(&launchers, DESCRIPTOR)?;
+    launchers::write(&launchers)?;
     // Absolute, as workers have another working directory.
     Ok((fs::canonicalize(launchers)?, fs::canonicalize(homes)?))
 }

@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use fleetline_worker::rpc::{DESCRIPTOR, PROTO};
+
 macro_rules! files {
     ($($path:literal),* $(,)?) => {
         [$(($path, include_str!(concat!("../launchers/", $path)))),*]
@@ -30,12 +32,13 @@ const FILES: [(&str, &str); 16] = files![
     "node/resolve.mjs",
 ];
 
-/// Writes all launchers and the protocol's descriptor below `folder`, readable for every user.
-pub(crate) fn write(folder: &Path, descriptor: &[u8]) -> io::Result<()> {
+/// Writes all launchers and the protocol's definition below `folder`, readable for every user.
+pub(crate) fn write(folder: &Path) -> io::Result<()> {
     for (path, content) in &FILES {
         write_file(folder, path, content.as_bytes())?;
     }
-    write_file(folder, "worker.descriptor", descriptor)
+    write_file(folder, "python/worker.descriptor", DESCRIPTOR)?;
+    write_file(folder, "node/worker.proto", PROTO.as_bytes())
 }
 
 fn write_file(folder: &Path, path: &str, content: &[u8]) -> io::Result<()> {

@@ -60,6 +60,8 @@ impl Pool {
             exited: watch::channel(None).0,
         });
         let (runner, functions) = shared.start_one().await.map_err(|reason| shared.not_started(reason))?;
+        // Before the app counts as started: a call must not come ahead of the slot's task.
+        shared.publish(0, Some(Arc::clone(&runner.session)));
         let mut slots = JoinSet::new();
         slots.spawn(Arc::clone(&shared).run_slot(0, Some(runner)));
         if count > 1 {

@@ -10,6 +10,9 @@ include!(concat!(env!("OUT_DIR"), "/azure_functions_rpc_messages.rs"));
 /// The `FileDescriptorSet` of the protocol, with what it imports.
 pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/worker.descriptor"));
 
+/// The source of the protocol, for a library that reads that.
+pub const PROTO: &str = include_str!("../proto/worker.proto");
+
 /// The method that a worker calls.
 pub const EVENT_STREAM: &str = "/AzureFunctionsRpcMessages.FunctionRpc/EventStream";
 

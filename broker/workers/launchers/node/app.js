@@ -230,7 +230,7 @@ function expand(root, pattern) {
   return found.filter(isFile).sort();
 }
 
-const isFile = (file) => fs.statSync(file, { throwIfNoEntry: false })?.isFile() === true;
+const isFile = (file) => fs.existsSync(file) && fs.statSync(file).isFile();
 
 function toRegex(pattern) {
   let depth = 0;

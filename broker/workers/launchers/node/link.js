@@ -42,9 +42,7 @@ class Link {
     const own = (name) => require(path.join(this.options.packages, ...name.split('/')));
     const grpc = own('@grpc/grpc-js');
     const loader = own('@grpc/proto-loader');
-    const files = require('fs').readFileSync(this.options.descriptor);
-    const definition = loader.loadFileDescriptorSetFromBuffer(files, {
-      keepCase: false,
+    const definition = loader.loadSync(this.options.protocol, {
       longs: Number,
       enums: String,
       defaults: true,

@@ -41,7 +41,7 @@ function parseArguments(argv) {
     workerId: values['functions-worker-id'],
     longest: Number(values['functions-grpc-max-message-length']),
     packages: process.env.FLEETLINE_NODE_MODULES,
-    descriptor: path.join(__dirname, '..', 'worker.descriptor'),
+    protocol: path.join(__dirname, 'worker.proto'),
   };
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleetline_worker::{LogLevel, Outcome, Value};
-use fleetline_workers::{RunAs, Worker, WorkerError};
+use fleetline_workers::{RunAs, WorkerError};
 
 use crate::kit::{
     LONG, Node, act, acted, acted_json, acted_when_up, app, invocation, is_alive, read_json, with_settings,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleetline_worker::Value;
-use fleetline_workers::{Worker, WorkerError};
+use fleetline_workers::WorkerError;
 
 use crate::kit::{LONG, Node, act, acted, acted_json, is_alive, read_json, with_settings};
 

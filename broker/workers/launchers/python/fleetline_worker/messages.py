@@ -15,7 +15,7 @@ PACKAGE = "AzureFunctionsRpcMessages"
 
 def load():
     here = os.path.dirname(os.path.abspath(__file__))
-    path = os.path.join(here, "..", "..", "worker.descriptor")
+    path = os.path.join(here, "..", "worker.descriptor")
     with open(path, "rb") as file:
         files = descriptor_pb2.FileDescriptorSet.FromString(file.read())
     # A pool of its own: an app may bring another copy of the same protocol.
