@@ -1,5 +1,6 @@
 //! What other tiers of the node give to the console.
 
+use async_trait::async_trait;
 use serde_json::Value;
 
 /// The realtime hub `console`, as the node's realtime tier has it.
@@ -23,13 +24,14 @@ pub trait Live: Send + Sync + 'static {
     fn negotiate(&self, user: &str) -> (String, String);
 }
 
-/// The functions of the node, as its functions tier knows them.
+/// The functions of the cluster, as the node's functions tier knows them.
+#[async_trait]
 pub trait FunctionsView: Send + Sync + 'static {
     /// `{"functions": [{…}]}`, each with `name`, and of these what is known: `app`, `kind` (`wasm`,
     /// `python`, `node`), `trigger`, `state` (`running`, `starting`, `stopped`, `failed`), `invocations`,
     /// `failures`, `durationMs` (`{mean, p99}`), `lag` (records), `error` (the last one), `logs`
     /// (`[{at, level, text}]`, oldest first, some dozens at the most).
-    fn status(&self) -> Value;
+    async fn status(&self) -> Value;
 }
 
 /// Counters since the node's start, for rates.

@@ -138,7 +138,7 @@ async fn api_answer(console: &Console, call: &Call, rest: &str) -> Result<Reply,
         ["functions"] if get => {
             caller.check(Deed::Status)?;
             let functions = console.functions.as_ref().ok_or(ConsoleError::Absent("functions"))?;
-            Ok(Reply::json(&functions.status()))
+            Ok(Reply::json(&functions.status().await))
         }
         ["positions"] if get => {
             caller.check(Deed::Live)?;

@@ -41,6 +41,8 @@ const area = (name, alpha) => (plot) => {
   return fill;
 };
 
+const bottom = (plot) => plot.scales.y.min;
+
 /** A line without axes. `data()` gives `[times, values]`. */
 export function spark(element, data, colorName = "accent") {
   const range = (_, low, high) => {
@@ -53,7 +55,7 @@ export function spark(element, data, colorName = "accent") {
     legend: { show: false }, cursor: { show: false }, padding: [2, 0, 0, 0],
     axes: [{ show: false }, { show: false }],
     scales: { x: { time: false }, y: { range } },
-    series: [{}, { stroke: theme.color(colorName), width: 1.5, fill: area(colorName, 0.22), points: { show: false }, spanGaps: true }],
+    series: [{}, { stroke: theme.color(colorName), width: 1.5, fillTo: bottom, fill: area(colorName, 0.22), points: { show: false }, spanGaps: true }],
   }, data(), element));
   return { update: () => handle.plot?.setData(data()), destroy: handle.destroy };
 }
@@ -71,7 +73,8 @@ function axes(leftUnit, right) {
   return list;
 }
 
-const fromZero = (_, low, high) => [0, Math.max(high ?? 0, 1) * 1.15];
+/** From zero, with room above: more on the right, so that two lines of one shape don't lie on each other. */
+const fromZero = (room) => (_, low, high) => [0, Math.max(high ?? 0, 1) * room];
 
 /**
  * Lines over time with axes. `lines`: `[{color, scale: "left"|"right"}]`; `data()` gives `[times, ...values]`;
@@ -86,8 +89,8 @@ export function lines(element, { lines: described, data, span, left = short, rig
     scales: {
       // The whole span once there is as much; at the beginning what there is.
       x: { range: (plot, low, high) => [Math.max(high - span(), Math.min(plot.data[0][0] ?? high, high - SPAN_MIN)), high] },
-      left: { range: fromZero },
-      ...(right ? { right: { range: fromZero } } : {}),
+      left: { range: fromZero(1.15) },
+      ...(right ? { right: { range: fromZero(1.5) } } : {}),
     },
     axes: axes(left, right),
     series: [{}, ...described.map((line, i) => ({
@@ -110,7 +113,7 @@ export function multiple(element, { color, data, group, onHover }) {
       const pad = (high - low) * 0.12 || Math.abs(high) * 0.05 || 1;
       return [low - pad, high + pad];
     } } },
-    series: [{}, { stroke: theme.color(color), width: 1.6, fill: area(color, 0.16), points: { show: false }, spanGaps: true }],
+    series: [{}, { stroke: theme.color(color), width: 1.6, fillTo: bottom, fill: area(color, 0.16), points: { show: false }, spanGaps: true }],
     hooks: { setCursor: [(plot) => onHover(plot.cursor.idx ?? null)] },
   }, data(), element));
   return { update: () => handle.plot?.setData(data()), destroy: handle.destroy };

@@ -7,7 +7,7 @@ import * as store from "../store.js";
 
 const MAY = [["status", "see the hub's status"], ["devices", "see devices"], ["twins", "read twins"], ["change", "change desired properties"], ["telemetry", "read telemetry"], ["live", "watch live"]];
 
-const facts = (rows) => h("dl", { class: "facts" }, rows.map(([name, item]) => h("div", null, h("dt", null, name), h("dd", null, item))));
+const facts = (rows) => h("dl", { class: "facts" }, rows.map(([name, item, isWide]) => h("div", { class: isWide && "wide" }, h("dt", null, name), h("dd", null, item))));
 
 /** The view. */
 export function about(element) {
@@ -24,7 +24,7 @@ export function about(element) {
       h("div", { class: "pad" }, facts([
         ["Policy", session.policy], ["Until", date(session.expires * 1000)], ["Rights", session.rights.join(", ")],
         ["Devices", session.devices.length > 0 ? session.devices.join(", ") : "all"],
-        ["May", MAY.filter(([name]) => session.may[name]).map(([, text]) => text).join(", ") || "nothing here"],
+        ["May", MAY.filter(([name]) => session.may[name]).map(([, text]) => text).join(", ") || "nothing here", true],
       ]))),
     panel("Keyboard", h("button", { type: "button", class: "quiet", onclick: showHelp }, icon("keyboard", "small"), "Show all keys"),
       h("p", { class: "pad note" }, "Press ? anywhere. g and a letter go to a section, / searches, arrows walk through tables and the map.")),

@@ -80,7 +80,7 @@ function recordRow(record) {
 
 function recordList() {
   const list = h("div", { class: "records-list" });
-  const said = h("span", { class: "note" });
+  const said = h("span", { class: "note only-wide" });
   const element = panel("Recent telemetry", said, list);
   let newest = -1;
   function show(answer) {

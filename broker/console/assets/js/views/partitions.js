@@ -10,9 +10,9 @@ const GROUPS_MS = 5000;
 const COLORS = 6;
 
 /** Where a node stands among all decides its colour. */
-const chip = (node, isOn = true) => {
+const chip = (node, isOn = true, name = "node ") => {
   const at = store.status?.nodes.findIndex((one) => one.node === node) ?? -1;
-  return h("span", { class: `node-chip ${at >= 0 && isOn ? `n${(at % COLORS) + 1}` : "off"}` }, node === null || node === undefined ? "none" : `node ${node}`);
+  return h("span", { class: `node-chip ${at >= 0 && isOn ? `n${(at % COLORS) + 1}` : "off"}` }, node === null || node === undefined ? "none" : `${name}${node}`);
 };
 
 function nodeCard(node, status) {
@@ -55,7 +55,7 @@ function partitionTable() {
       found.shape = shape;
       const alive = new Set(status.nodes.filter((node) => node.alive).map((node) => node.node));
       fill(found.cells.leader, one.leader === null ? h("span", { class: "badge bad" }, "no leader") : chip(one.leader));
-      fill(found.cells.replicas, h("span", { class: "replicas" }, one.replicas.map((node) => chip(node, alive.has(node)))),
+      fill(found.cells.replicas, h("span", { class: "replicas" }, one.replicas.map((node) => chip(node, alive.has(node), ""))),
         one.info?.learners.length > 0 && h("span", { class: "badge warn" }, `filling ${one.info.learners.join(", ")}`));
     }
     showHeads();

@@ -1,0 +1,10 @@
+//! The console on a hub in memory.
+
+mod devices;
+mod feed;
+mod front;
+mod hub;
+mod sign_in;
+mod status;
+mod telemetry;
+mod world;
