@@ -115,7 +115,7 @@ pub(crate) fn caller(console: &Console, call: &Call) -> Result<Caller, ConsoleEr
     let token = call.token().ok_or(ConsoleError::Unauthorized)?;
     verify(token, &settings, now_ms / 1000).ok_or_else(|| {
         console.failures.count(call.address, now_ms);
-        metrics::counter!("fleetline_console_sign_in_refused_total").increment(1);
+        metrics::counter!("fleetline_http_login_refused_total", "reason" => "console").increment(1);
         ConsoleError::Unauthorized
     })
 }

@@ -36,7 +36,7 @@ export const series = { time: [], in: [], bytesIn: [], out: [], bytesOut: [], co
 export let rates = { in: null, bytesIn: null, out: null, bytesOut: null, connections: null };
 /** By partition: end, start, bytes, leader, term, replicationLag, applyLag, rate. */
 export const heads = new Map();
-/** By device: lat, lon, heading, altitude, speed, at, label, seen, trail. */
+/** By device: lat, lon, heading, altitude, speed, at, label, trail, seen (when, on the page's clock), every (ms between words). */
 export const places = new Map();
 export const alarms = [];
 export let alarmsUnseen = 0;
@@ -127,7 +127,8 @@ export function takePositions(rows) {
       places.set(device, place);
     }
     const moved = place.lat !== lat || place.lon !== lon;
-    const now = performance.now();
+    // What comes from the node's memory may be old.
+    const now = performance.now() - Math.max(0, Math.min(600_000, Date.now() + skew - at));
     if (place.seen) place.every = Math.min(8000, Math.max(300, place.every * 0.6 + (now - place.seen) * 0.4));
     Object.assign(place, { lat, lon, heading, altitude, speed, at, label, seen: now });
     if (moved) {

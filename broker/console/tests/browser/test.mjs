@@ -1,13 +1,11 @@
-// The console in a real browser (Debian's chromium), against the mock server.
-//
-//   apt-get install -y chromium && npm install && node test.js [FOLDER FOR SCREENSHOTS]
+// The console in a real browser (Debian's chromium), against the mock server. Started by run.sh.
 //
 // Fails on the first thing that isn't so, on any script error, and on anything that the page's policy refuses.
 
 import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
-import { chromium } from "playwright-core";
-import { CONNECTION_STRING, start, token } from "./server.js";
+import { chromium } from "./packages.mjs";
+import { CONNECTION_STRING, start, token } from "./server.mjs";
 
 const shots = process.argv[2];
 if (shots) mkdirSync(shots, { recursive: true });
