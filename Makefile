@@ -27,7 +27,7 @@ run: setup ## Starts one node with devices that send and a group that reads, and
 test: setup ## Runs every test: format, lints, units, contracts, crash points, simulation, real processes.
 	@echo "== format";      $(CARGO) fmt --all --check
 	@echo "== lints";       $(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
-	@echo "== licences, bans and sources"; $(MAKE) --no-print-directory deny
+	@echo "== licences, bans, sources and advisories"; $(MAKE) --no-print-directory deny
 	@echo "== the binary under test"; $(CARGO) build --quiet -p fleetline
 	@echo "== tests";       $(CARGO) test --workspace --features fleetline-state/rocks
 	@echo "== public packages against real nodes"; $(MAKE) --no-print-directory interop
@@ -35,10 +35,13 @@ test: setup ## Runs every test: format, lints, units, contracts, crash points, s
 	@echo "== loom models"; $(MAKE) --no-print-directory loom
 	@echo "all tests passed"
 
-deny: ## Checks licences, bans and sources of all dependencies (needs cargo-deny; FLEETLINE_DENY=1 installs it).
+deny: ## Checks licences, bans, sources and advisories of all dependencies (needs cargo-deny; FLEETLINE_DENY=1 installs it).
 	@if [ "$${FLEETLINE_DENY:-0}" = 1 ] && ! command -v cargo-deny >/dev/null; then cargo install --locked cargo-deny; fi; \
-	if command -v cargo-deny >/dev/null; then cargo deny --log-level error check licenses bans sources; \
-	else echo "cargo-deny is not installed: skipped (FLEETLINE_DENY=1 make deny installs it, some minutes)"; fi
+	if ! command -v cargo-deny >/dev/null; then \
+	  echo "cargo-deny is not installed: skipped (FLEETLINE_DENY=1 make deny installs it, some minutes)"; exit 0; fi; \
+	cargo deny --log-level error check licenses bans sources; \
+	if cargo deny --log-level off fetch db 2>/dev/null; then cargo deny --log-level error check advisories; \
+	else echo "the advisory database can't be fetched: advisories skipped"; fi
 
 loom: setup ## Explores the interleavings of what is synchronised by hand.
 	@. .ci/env.sh && RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom \
