@@ -201,7 +201,8 @@ impl State {
 }
 
 fn take<'a>(input: &mut &'a mut [u8], count: usize) -> &'a mut [u8] {
-    let (taken, rest) = std::mem::take(input).split_at_mut(count.min(input.len()));
+    let count = count.min(input.len());
+    let (taken, rest) = std::mem::take(input).split_at_mut(count);
     *input = rest;
     taken
 }

@@ -132,7 +132,7 @@ impl Realtime {
             // "membership up to 1 year"
             ttl => {
                 let ttl = ttl.unwrap_or(default).min(default);
-                self.cluster.devices().now_ms().saturating_add(ttl.as_millis() as u64)
+                self.devices.now_ms().saturating_add(ttl.as_millis() as u64)
             }
         }
     }

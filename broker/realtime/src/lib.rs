@@ -55,6 +55,7 @@ mod stats;
 mod testkit;
 mod tier;
 mod upstream;
+mod watched;
 mod wire;
 
 pub use events::{ClientEvent, ClientEventKind, ClientEvents, EventAnswer};

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
+use fleetline_gateway::devices::hub::DeviceHub;
 use fleetline_gateway::tiers::{Cluster, Tier, TierService};
 use fleetline_signalr::connection_id::ConnectionId;
 use fleetline_signalr::connection_string::ConnectionString;
@@ -44,6 +45,7 @@ pub struct Realtime {
     /// Itself, for the tasks of its connections.
     this: Weak<Realtime>,
     pub(crate) cluster: Arc<dyn Cluster>,
+    pub(crate) devices: Arc<dyn DeviceHub>,
     options: RealtimeOptions,
     pub(crate) clock: Clock,
     pub(crate) peers: Peers,
@@ -85,7 +87,8 @@ impl Realtime {
             this: this.clone(),
             interest: Arc::new(Interest::new(peers.clone(), registry.clone(), limits.interest_keys_max)),
             events: Events::new(upstream, stats.clone(), limits.events_per_hub, limits.upstream_wait),
-            memberships: Store::new(devices),
+            memberships: Store::new(devices.clone()),
+            devices,
             buried: Buried::default(),
             endings: Endings::default(),
             queued: Mutex::new(vec![0; CONNECTION_SHARDS]),
@@ -134,7 +137,7 @@ impl Realtime {
         self.publisher.directory.keep_only(&alive);
         self.publisher.adopted.keep_only(&alive);
         self.buried.forget(self.clock.now_ms());
-        let now = self.cluster.devices().now_ms();
+        let now = self.devices.now_ms();
         let members = self.registry.part(part);
         for member in &members {
             self.endings.watch_all(member, now);
@@ -156,9 +159,9 @@ impl Realtime {
     async fn reload(&self) {
         let raw = self.cluster.setting(SETTING);
         if raw.value.is_empty() {
-            let devices = self.cluster.devices();
             // Another node may be faster: then its keys are there soon.
-            if let Err(error) = devices.put_setting(SETTING, fresh(&*devices).into(), raw.version).await {
+            let keys = fresh(&*self.devices).into();
+            if let Err(error) = self.devices.put_setting(SETTING, keys, raw.version).await {
                 tracing::debug!(%error, "realtime keys were not made");
             }
         }
@@ -215,7 +218,7 @@ impl Realtime {
             audience: &url,
             user_id: user,
             claims: &claims,
-            issued_at_secs: self.cluster.devices().now_ms() / 1_000,
+            issued_at_secs: self.devices.now_ms() / 1_000,
             lifetime_secs: lifetime.as_secs(),
         };
         let token = token::mint(key, access_key::Algorithm::Hs256, &grant);
@@ -329,7 +332,7 @@ impl Realtime {
     /// Adds a member to a set, here.
     pub(crate) fn join(&self, member: &Arc<Member>, key: &Key, cause: Cause) -> Result<(), JoinError> {
         if let Cause::User { until } = cause {
-            self.endings.watch(member, key, until, self.cluster.devices().now_ms());
+            self.endings.watch(member, key, until, self.devices.now_ms());
         }
         if self.registry.join(member, key.clone(), cause)? {
             self.interest.on_change(key.clone());
@@ -371,7 +374,7 @@ impl Realtime {
     /// A fresh id for a connection of this node.
     pub(crate) fn mint(&self) -> ConnectionId {
         let mut random = [0; fleetline_signalr::connection_id::RANDOM_BYTES];
-        self.cluster.devices().random(&mut random);
+        self.devices.random(&mut random);
         ConnectionId::mint(self.peers.me, random)
     }
 

@@ -143,7 +143,7 @@ impl Realtime {
         if let Some(wait) = call.handshake_timeout_ms {
             options.handshake_timeout_ms = wait;
         }
-        let wall_ms = self.cluster.devices().now_ms();
+        let wall_ms = self.devices.now_ms();
         let left = |secs: u64| secs.saturating_mul(1_000).saturating_sub(wall_ms);
         let close_at_ms = call.close_at_secs.map(|secs| self.clock_ms().saturating_add(left(secs)));
         Ok((member.clone(), Start { tier, member, options, transport, reconnect, close_at_ms }))
