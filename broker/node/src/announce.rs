@@ -26,6 +26,7 @@ use crate::error::NodeError;
 use crate::hub::NodeHub;
 use crate::joining::address;
 use crate::node::FEATURE_LEVEL;
+use crate::tiers::realtime_connection_string;
 
 /// How long between attempts to tell the cluster.
 const AGAIN: Duration = Duration::from_millis(300);
@@ -76,7 +77,7 @@ impl Announcer {
         let peers: BTreeMap<u64, String> =
             state.nodes.iter().map(|(node, member)| (node.0, member.peer_address.clone())).collect();
         self.data.write_identity(&Identity { peers, ..self.identity.clone() }).map_err(text)?;
-        Ok(policies_version(&state))
+        Ok(written_version(&state))
     }
 
     fn client_address(&self) -> String {
@@ -132,6 +133,7 @@ impl Announcer {
             host: self.config.hub_host(),
             ports: self.ports,
             policies: state.hub.get(POLICIES).map(|setting| setting.value.clone()).unwrap_or_default(),
+            realtime: realtime_connection_string(&self.config, self.ports, state),
             authority_pem: (!certs.has_own_front()).then_some(authority),
         };
         let data = self.data.clone();
@@ -160,8 +162,10 @@ impl Announcer {
     }
 }
 
-fn policies_version(state: &ControlState) -> u64 {
-    state.hub.get(POLICIES).map_or(0, |setting| setting.version)
+/// Changes with everything that is written: policies and the realtime hubs' keys.
+fn written_version(state: &ControlState) -> u64 {
+    let version = |name: &str| state.hub.get(name).map_or(0, |setting| setting.version);
+    version(POLICIES) + version(fleetline_realtime::SETTING)
 }
 
 /// Has the state written whenever its policies have another version than what is written, until the control
@@ -175,7 +179,7 @@ async fn follow_policies<F>(
 {
     loop {
         let state = changes.borrow_and_update().clone();
-        let version = policies_version(&state);
+        let version = written_version(&state);
         if version != written {
             match write(state).await {
                 Ok(()) => written = version,
@@ -239,8 +243,8 @@ mod tests {
         let (tell, mut writes) = mpsc::unbounded_channel();
         let failures = Cell::new(1);
         let following = follow_policies(changes, 1, |state| {
-            tell.send(policies_version(&state)).unwrap();
-            std::future::ready(match policies_version(&state) == 3 && failures.replace(0) > 0 {
+            tell.send(written_version(&state)).unwrap();
+            std::future::ready(match written_version(&state) == 3 && failures.replace(0) > 0 {
                 true => Err(NodeError::Stopped("the disk is full".to_owned())),
                 false => Ok(()),
             })

@@ -85,6 +85,8 @@ pub(crate) struct HubContext {
     pub(crate) ports: FrontPorts,
     /// The setting of that name; empty: there are none.
     pub(crate) policies: Bytes,
+    /// The connection string of the realtime hubs; `None` before their keys are made.
+    pub(crate) realtime: Option<String>,
     /// Whom to trust; `None`: an authority that isn't ours, so there is no file of it.
     pub(crate) authority_pem: Option<String>,
 }
@@ -228,6 +230,9 @@ impl DataDir {
         let authority = self.path("client/hub-authority.pem");
         let mut context =
             serde_json::json!({ "hostName": host, "ports": hub.ports, "connectionStrings": strings });
+        if let Some(realtime) = &hub.realtime {
+            context["realtime"] = realtime.as_str().into();
+        }
         match &hub.authority_pem {
             Some(pem) => {
                 write_whole(&authority, pem.as_bytes(), 0o644)?;
@@ -298,6 +303,7 @@ mod tests {
             host: "hub.example".into(),
             ports: FrontPorts { mqtt: Some(8883), https: Some(8443), ..FrontPorts::default() },
             policies: policies("a2V5"),
+            realtime: None,
             authority_pem: Some("pem".into()),
         };
         data.write_hub_context(&hub).unwrap();

@@ -31,7 +31,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1800);
 const GRACE: Duration = Duration::from_secs(3);
 
 /// Makes the tiers that answer on the HTTP fronts, once the ports are known.
-pub(crate) type Mounts<'a> = &'a dyn Fn(FrontPorts) -> Vec<Arc<dyn HttpMount>>;
+pub(crate) type Mounts<'a> = &'a dyn Fn(FrontPorts, &Arc<Connections>) -> Vec<Arc<dyn HttpMount>>;
 
 /// Running fronts.
 pub(crate) struct Fronts {
@@ -154,7 +154,7 @@ impl Fronts {
         let plain = bind(config.http_plain_listen, config, HTTP_PORT, "http_plain_listen")?;
         self.ports.https = over_tls.as_ref().and_then(port_of);
         self.ports.http_plain = plain.as_ref().and_then(port_of);
-        let mounts = mounts(self.ports);
+        let mounts = mounts(self.ports, &self.connections);
         let mqtt = self.mqtt.clone();
         let context = Arc::new(HttpContext {
             gateway,

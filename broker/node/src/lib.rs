@@ -30,6 +30,7 @@ mod joining;
 mod node;
 mod objects;
 mod status;
+mod tiers;
 
 pub use data_dir::{DataDir, Identity};
 pub use error::NodeError;

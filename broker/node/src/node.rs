@@ -15,13 +15,14 @@ use fleetline_cluster::ControlCommand;
 use fleetline_config::{FrontListen, NodeConfig};
 use fleetline_env::real::{RealClock, RealDisk, RealEntropy};
 use fleetline_env::{Clock, Entropy};
+use fleetline_gateway::devices::connections::Connections;
 use fleetline_gateway::limits::QuicLimits;
 use fleetline_gateway::ops::{OpsOptions, OpsServer};
 use fleetline_gateway::quic::{QuicFront, QuicOptions};
 use fleetline_log::{LogOptions, NodeLog, SegLog};
 use fleetline_native::connection::ALPN;
 use fleetline_raft_driver::{Driver, DriverOptions};
-use fleetline_raft_group::GroupConfig;
+use fleetline_raft_group::{GroupConfig, align_ticks};
 use fleetline_raft_transport::tcp::{Identify, Listen, TcpOptions, TcpTransport};
 use fleetline_raft_transport::{PeerAddress, PeerTransport};
 use fleetline_snapshot::{SnapshotDir, SnapshotOptions};
@@ -45,6 +46,7 @@ use crate::hosting::Hosting;
 use crate::hub::NodeHub;
 use crate::objects;
 use crate::status;
+use crate::tiers::{Kinds, TierParts, Tiers};
 
 /// The highest feature level that this build knows.
 pub(crate) const FEATURE_LEVEL: u32 = 1;
@@ -59,6 +61,8 @@ pub struct Node {
     duties: Duties,
     loops: tokio::task::JoinSet<()>,
     fronts: Fronts,
+    tiers: Tiers,
+    _kinds: Kinds,
     front: QuicFront,
     ops: OpsServer,
     failed: watch::Receiver<Option<String>>,
@@ -130,7 +134,25 @@ impl Node {
         });
         let anywhere = Anywhere::new(hub.clone(), devices.clone());
         devices.set_anywhere(&anywhere);
-        let fronts = Fronts::start(&config, &certs, &devices, Some(objects), &|_| Vec::new())?;
+        let scratch = data.path("functions");
+        let kinds = Kinds::find(&config, &scratch).await;
+        let (fronts, tiers) = {
+            let made = std::cell::OnceCell::new();
+            let mounts = |ports, connections: &Arc<Connections>| {
+                let (cluster, connections) = (anywhere.clone(), connections.clone());
+                let parts = TierParts {
+                    config: &config,
+                    scratch: &scratch,
+                    cluster,
+                    connections,
+                    kinds: &kinds,
+                    ports,
+                };
+                made.get_or_init(|| Tiers::new(parts)).mounts()
+            };
+            let fronts = Fronts::start(&config, &certs, &devices, Some(objects), &mounts)?;
+            (fronts, made.into_inner().ok_or_else(|| NodeError::Stopped("tiers were not made".to_owned()))?)
+        };
         if hub.connections.set(fronts.connections_of().clone()).is_err() {
             tracing::error!("connections were set twice");
         }
@@ -148,12 +170,13 @@ impl Node {
         };
         let mut loops = duties.clone().start();
         devices.start(&mut loops);
+        tiers.start(&mut loops);
         loops.spawn(anywhere.follow());
         loops.spawn(certificates::keep(certs, control));
         let announcer = Announcer { config, data, identity, hub: hub.clone(), ports: fronts.ports() };
         loops.spawn(announcer.run());
         tracing::info!(%node, client = %front.local_addr(), ops = %ops.local_addr(), "node is running");
-        Ok(Node { hub, duties, loops, fronts, front, ops, failed })
+        Ok(Node { hub, duties, loops, fronts, tiers, _kinds: kinds, front, ops, failed })
     }
 
     /// Where clients connect.
@@ -164,6 +187,11 @@ impl Node {
     /// This node's id.
     pub fn id(&self) -> NodeId {
         self.hub.driver.node()
+    }
+
+    /// Its functions, for an app that is developed on this machine; none when it runs none.
+    pub fn functions(&self) -> Option<Arc<fleetline_functions::Functions>> {
+        self.tiers.functions()
     }
 
     /// Waits until the node can't go on by itself.
@@ -186,6 +214,7 @@ impl Node {
 
     /// Stops in good order: leadership is handed over, open requests are answered, state is flushed.
     pub async fn shutdown(mut self) {
+        self.tiers.shutdown().await;
         self.loops.shutdown().await;
         self.hand_over().await;
         self.fronts.shutdown().await;
@@ -323,10 +352,14 @@ async fn start_driver(
     certs: &Certificates,
     storage: &Storage,
 ) -> Result<Arc<Driver>, NodeError> {
+    // Two ticks a beat: a leader beats with the first tick behind its interval, and with three quarters of a
+    // beat that is each second one.
+    let beat = config.heartbeat.duration();
+    align_ticks(beat / 2);
     let options = DriverOptions {
         node: identity.node_id(),
         config: GroupConfig {
-            heartbeat: config.heartbeat.duration(),
+            heartbeat: beat * 3 / 4,
             election: (config.election_min.duration(), config.election_max.duration()),
             ..GroupConfig::default()
         },

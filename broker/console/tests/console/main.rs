@@ -1,4 +1,5 @@
 //! The console on a hub in memory.
+#![allow(clippy::unwrap_used)]
 
 mod devices;
 mod feed;
