@@ -14,7 +14,7 @@
 //!
 //! Invariants:
 //! 1. Rates come from the streams' ends, so they are right however little of the records is read.
-//! 2. A tick reads [`TICK_BYTES_MAX`] at the most, and keeps of them one position a device and a small
+//! 2. A tick reads about [`TICK_BYTES_MAX`] at the most, from partitions in turn, and keeps of them one position a device and a small
 //!    sample. A reader that is too far behind leaps to the end: the page shows now, not all.
 //! 3. Nothing is read while nobody watches; the first tick then begins a little before the end.
 
@@ -55,6 +55,8 @@ struct Run {
     counters: Option<Counters>,
     /// Bytes of a record, as lately read.
     record_bytes: f64,
+    /// Which of the partitions is the first to be read: where the last tick's bytes were used up.
+    turn: usize,
 }
 
 impl Feed {
@@ -89,6 +91,7 @@ impl Feed {
                 at: Instant::now(),
                 counters: self.meters.as_ref().map(|meters| meters.read()),
                 record_bytes: 0.0,
+                turn: 0,
             });
             self.tick(run, live).await;
         }
@@ -101,11 +104,13 @@ impl Feed {
         run.follows.retain(|partition, _| infos.iter().any(|info| info.partition == *partition));
         let share = TICK_BYTES_MAX / (infos.len() as u64).max(1);
         let mut news = News::default();
-        for info in &infos {
+        let first = run.turn % infos.len().max(1);
+        for (at, info) in infos.iter().enumerate().cycle().skip(first).take(infos.len()) {
             let follow = run.follows.entry(info.partition).or_insert_with(|| Follow::begin(info));
             news.records_in += follow.count(info);
             if news.bytes_read < TICK_BYTES_MAX {
                 follow.read(self.hub.as_ref(), share.max(TICK_PARTITION_BYTES_MIN), &mut news).await;
+                run.turn = at + 1;
             }
         }
         self.publish(run, node, &infos, news, live);

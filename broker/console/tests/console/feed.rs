@@ -145,3 +145,24 @@ async fn what_it_leads() {
     assert_eq!(partitions, [0, 2]);
     feed.abort();
 }
+
+/// Partitions that flood take nothing away from the others for long.
+#[tokio::test(start_paused = true)]
+async fn every_partition_has_its_turn() {
+    let mut world = World::with(65, FeedScope::Held, true);
+    let feed = start(&world);
+    next(&mut world, "tick").await;
+    let large = vec![b'x'; 200_000];
+    for number in 0..64 {
+        world.hub.store(PartitionId(number), &[(format!("meter-{number}").as_str(), &large)]);
+    }
+    // 64 batches of 200 kB are some ticks' worth: all of them are seen, none twice.
+    let mut seen: Vec<u64> = Vec::new();
+    while seen.len() < 64 {
+        let records = next(&mut world, "records").await;
+        seen.extend(records["rows"].as_array().unwrap().iter().map(|row| row["partition"].as_u64().unwrap()));
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (0..64).collect::<Vec<u64>>());
+    feed.abort();
+}

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use fleetline_console::{
     Call, Console, ConsoleParts, Counters, FeedScope, FunctionsView, Live, Meters, Reply, sign_in_token,
