@@ -1,11 +1,12 @@
-//! Measures an app of WASM functions: `cargo run -p fleetline-wasm --example measure -- APP [EVENTS]`.
+//! Measures WASM functions: `cargo run -p fleetline-wasm --example measure -- [EVENTS [APP]]`.
 //!
-//! Prints how long the app takes to start without and with compiled code on disk, its first invocation,
-//! and those after it. Each invocation has an instance of its own, so "warm" means that the code is in
+//! Two apps: one with a component of a few hundred bytes that gives back each event, which shows what the
+//! node itself costs, and the samples (`samples/build.sh`) or another app. Prints how long the app takes to
+//! start without and with compiled code on disk, its first invocation, and those after it. Each invocation has an instance of its own, so "warm" means that the code is in
 //! memory and the pool has been used, not that an instance is used again. Start from a release build for
 //! figures to write down.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,11 @@ use fleetline_wasm::{STATE, WasmHost, WasmKind, WasmOptions, apply_changes};
 use fleetline_worker::{Invocation, LogLine, Outcome, Value};
 use fleetline_workers::{AppFolder, LogSink, Worker, WorkerKind};
 use serde_json::json;
+
+// Shared with the tests, which may unwrap.
+#[allow(dead_code, clippy::unwrap_used)]
+#[path = "../tests/wasm/guest.rs"]
+mod guest;
 
 const RUNS: usize = 1000;
 const LIMIT: Duration = Duration::from_secs(5);
@@ -28,29 +34,40 @@ type Failure = Box<dyn std::error::Error>;
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
+    let events = arguments.next().map_or(Ok(100), |count| count.parse())?;
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/wasm-samples");
     let app = PathBuf::from(arguments.next().unwrap_or_else(|| default.into()));
-    let events = arguments.next().map_or(Ok(100), |count| count.parse())?;
-    let cache = tempfile::tempdir()?;
-    start(&app, &cache, "start, compiling").await?;
-    let worker = start(&app, &cache, "start, from the cache").await?;
-    for function in worker.functions() {
-        if let Some(error) = &function.load_error {
-            return Err(format!("{}: {error}", function.metadata.name).into());
+    let small = tempfile::tempdir()?;
+    write_echo(&small.path().join("echo"))?;
+    for app in [small.path(), &app] {
+        let cache = tempfile::tempdir()?;
+        start(app, cache.path(), "start, compiling").await?;
+        let worker = start(app, cache.path(), "start, from the cache").await?;
+        for function in worker.functions() {
+            if let Some(error) = &function.load_error {
+                return Err(format!("{}: {error}", function.metadata.name).into());
+            }
+            println!("{}, {events} events a batch:", function.metadata.name);
+            measure(&*worker, &function.metadata.id, events).await?;
         }
-        println!("{}, {events} events a batch:", function.metadata.name);
-        measure(&*worker, &function.metadata.id, events).await?;
     }
     Ok(())
 }
 
-async fn start(
-    app: &std::path::Path,
-    cache: &tempfile::TempDir,
-    what: &str,
-) -> Result<Arc<dyn Worker>, Failure> {
+fn write_echo(folder: &Path) -> Result<(), Failure> {
+    let bindings = json!([
+        { "type": "eventHubTrigger", "name": "events", "direction": "in", "cardinality": "many" },
+        { "type": "eventHub", "name": "stream", "direction": "out" },
+    ]);
+    std::fs::create_dir_all(folder)?;
+    std::fs::write(folder.join("function.json"), json!({ "bindings": bindings }).to_string())?;
+    std::fs::write(folder.join("function.wasm"), guest::echo())?;
+    Ok(())
+}
+
+async fn start(app: &Path, cache: &Path, what: &str) -> Result<Arc<dyn Worker>, Failure> {
     let begin = Instant::now();
-    let options = WasmOptions { cache: Some(cache.path().to_owned()), ..WasmOptions::default() };
+    let options = WasmOptions { cache: Some(cache.to_owned()), ..WasmOptions::default() };
     let host = WasmHost::new(options)?;
     let folder = AppFolder { root: app.to_owned(), settings: Default::default(), host_json: json!({}) };
     let worker = WasmKind::new(host).start(folder, Arc::new(Quiet)).await?;

@@ -241,3 +241,42 @@ fn new_secret(folder: &Path, path: &Path) -> Result<Vec<u8>, WasmError> {
     filled.and_then(|()| write_private(folder, path, &[&secret])).map_err(WasmError::file(path))?;
     Ok(secret)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: usize) -> CacheKey {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&number.to_le_bytes());
+        CacheKey(key)
+    }
+
+    #[test]
+    fn those_used_longest_ago_make_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path()).unwrap();
+        for number in 0..CACHE_ENTRIES_MAX {
+            cache.write(&key(number), &[number as u8]);
+            // Written in the order of their numbers, long ago.
+            let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(number as u64);
+            File::open(cache.path(&key(number))).and_then(|file| file.set_modified(time)).unwrap();
+        }
+        assert_eq!(cache.read(&key(0)), Some(vec![0]));
+        cache.write(&key(1000), b"new");
+        assert_eq!(cache.read(&key(1)), None, "used longest ago");
+        assert_eq!(cache.read(&key(0)), Some(vec![0]), "used just now");
+        assert_eq!(cache.read(&key(1000)), Some(b"new".to_vec()));
+        let files = fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(files, CACHE_ENTRIES_MAX + 1, "with the key");
+    }
+
+    #[test]
+    fn a_new_key_is_made_when_there_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        Cache::open(folder.path()).unwrap().write(&key(1), b"code");
+        assert_eq!(Cache::open(folder.path()).unwrap().read(&key(1)), Some(b"code".to_vec()));
+        fs::remove_file(folder.path().join("key")).unwrap();
+        assert_eq!(Cache::open(folder.path()).unwrap().read(&key(1)), None);
+    }
+}

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fleetline_worker::{LogLevel, LogLine};
@@ -32,16 +32,19 @@ pub(crate) enum Stopped {
 /// Where the lines of an invocation go.
 pub(crate) struct Log {
     pub(crate) sink: Arc<dyn LogSink>,
-    pub(crate) invocation: String,
+    /// `None` while a component is made ready.
+    pub(crate) invocation: Option<String>,
     pub(crate) category: String,
     /// Lines so far, those that were dropped among them.
     pub(crate) lines: usize,
+    /// What was written to an output without the end of its line, at most a line's bytes.
+    unfinished: Vec<(LogLevel, Vec<u8>)>,
 }
 
 impl Log {
-    pub(crate) fn new(sink: Arc<dyn LogSink>, invocation: &str, function: &str) -> Self {
+    pub(crate) fn new(sink: Arc<dyn LogSink>, invocation: Option<&str>, function: &str) -> Self {
         let category = format!("Function.{function}.User");
-        Self { sink, invocation: invocation.to_owned(), category, lines: 0 }
+        Self { sink, invocation: invocation.map(str::to_owned), category, lines: 0, unfinished: Vec::new() }
     }
 
     fn write(&mut self, level: LogLevel, message: String) {
@@ -51,8 +54,38 @@ impl Log {
         }
     }
 
-    /// Says how many lines were dropped, if any were.
-    pub(crate) fn finish(&self) {
+    /// Takes bytes of an output whose lines have this level.
+    pub(crate) fn write_bytes(&mut self, level: LogLevel, bytes: &[u8]) {
+        let mut line = self.take_unfinished(level);
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            // What is longer than a line may be is cut; no more of it has to be kept.
+            let room = (LOG_LINE_BYTES_MAX + 1).saturating_sub(line.len());
+            line.extend_from_slice(&part[..part.len().min(room)]);
+            if part.ends_with(b"\n") {
+                self.write_line(level, &std::mem::take(&mut line));
+            }
+        }
+        self.unfinished.push((level, line));
+    }
+
+    fn take_unfinished(&mut self, level: LogLevel) -> Vec<u8> {
+        let place = self.unfinished.iter().position(|(found, _)| *found == level);
+        place.map_or_else(Vec::new, |place| self.unfinished.swap_remove(place).1)
+    }
+
+    fn write_line(&mut self, level: LogLevel, line: &[u8]) {
+        let text = String::from_utf8_lossy(line);
+        let text = text.trim_end_matches(['\r', '\n']);
+        if !text.is_empty() {
+            self.write(level, text.to_owned());
+        }
+    }
+
+    /// Writes what has no end of its line, and says how many lines were dropped, if any were.
+    pub(crate) fn finish(&mut self) {
+        for (level, line) in std::mem::take(&mut self.unfinished) {
+            self.write_line(level, &line);
+        }
         let dropped = self.lines.saturating_sub(LOG_LINES_MAX);
         if dropped > 0 {
             let message = format!("{dropped} more lines of this invocation were dropped");
@@ -61,7 +94,7 @@ impl Log {
     }
 
     fn line(&self, level: LogLevel, message: String, is_system: bool) -> LogLine {
-        let (invocation, category) = (Some(self.invocation.clone()), self.category.clone());
+        let (invocation, category) = (self.invocation.clone(), self.category.clone());
         LogLine { invocation, level, category, message, is_system }
     }
 }
@@ -80,7 +113,23 @@ pub(crate) struct Call {
     pub(crate) memory: Memory,
 }
 
+/// What an invocation takes along to its thread.
+pub(crate) struct Frame {
+    pub(crate) settings: Arc<BTreeMap<String, String>>,
+    pub(crate) limit: Duration,
+    pub(crate) given_up: Arc<AtomicBool>,
+    pub(crate) ends: Arc<AtomicBool>,
+}
+
 impl Call {
+    /// A call that begins now.
+    pub(crate) fn new(log: Log, state: State, frame: Frame, memory_bytes_max: usize) -> Self {
+        let Frame { settings, limit, given_up, ends } = frame;
+        let deadline = Instant::now() + limit;
+        let memory = Memory { bytes: 0, bytes_max: memory_bytes_max };
+        Self { log, state, settings, deadline, given_up, ends, stopped: None, memory }
+    }
+
     /// Whether the component has to stop now.
     pub(crate) fn must_stop(&mut self) -> bool {
         if self.given_up.load(Ordering::Relaxed) || self.ends.load(Ordering::Relaxed) {

@@ -18,20 +18,16 @@
 //!
 //! Not here: whether a device exists, and everything else that only the hub can say.
 
+mod form;
+
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use fleetline_worker::{Binding, HttpMessage, Value};
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use crate::limits::EFFECTS_MAX;
-use crate::wit::types::{
-    AppendedEvent, Audience, Command, Effect, GroupAction, GroupChange, GroupMember, HttpResponse,
-    RealtimeMessage, TwinPatch, TwinSection,
-};
+use crate::wit::types::{AppendedEvent, Effect, GroupAction, HttpResponse, RealtimeMessage};
 
 /// Name of the output that is the function's return value.
 const RETURN: &str = "$return";
@@ -190,11 +186,11 @@ enum Made {
 impl Made {
     fn add(&mut self, effect: Effect) -> Result<(), String> {
         match effect {
-            Effect::Realtime(message) => self.push(&realtime(&message)?),
-            Effect::Group(action) => self.push(&group(&action)),
-            Effect::Twin(patch) => self.push(&twin(&patch)?),
-            Effect::Command(command) => self.push(&CommandOut::from(&command)),
-            Effect::Append(event) => self.push(&EventOut::from(&event)),
+            Effect::Realtime(message) => self.push(&form::realtime(&message)?),
+            Effect::Group(action) => self.push(&form::group(&action)),
+            Effect::Twin(patch) => self.push(&form::twin(&patch)?),
+            Effect::Command(command) => self.push(&form::CommandOut::from(&command)),
+            Effect::Append(event) => self.push(&form::EventOut::from(&event)),
             Effect::Respond(response) => {
                 if matches!(self, Self::Response(_)) {
                     return Err("a request has one response only".into());
@@ -228,141 +224,6 @@ impl Made {
     }
 }
 
-/// JSON that a function wrote, as it stands: numbers keep their digits. `first` is `[` or `{`.
-fn json<'a>(what: &str, text: &'a str, first: char) -> Result<&'a RawValue, String> {
-    let raw: &RawValue =
-        serde_json::from_str(text).map_err(|error| format!("{what} is not JSON: {error}"))?;
-    match raw.get().starts_with(first) {
-        true => Ok(raw),
-        false => Err(format!("{what} has to start with {first}")),
-    }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct RealtimeOut<'a> {
-    target: &'a str,
-    arguments: &'a RawValue,
-    #[serde(flatten)]
-    to: To<'a>,
-}
-
-#[derive(Serialize, Default)]
-#[serde(rename_all = "camelCase")]
-struct To<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    group_name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    connection_id: Option<&'a str>,
-}
-
-fn realtime(message: &RealtimeMessage) -> Result<RealtimeOut<'_>, String> {
-    let to = match &message.to {
-        Audience::All => To::default(),
-        Audience::User(user) => To { user_id: Some(user), ..To::default() },
-        Audience::Group(group) => To { group_name: Some(group), ..To::default() },
-        Audience::Connection(connection) => To { connection_id: Some(connection), ..To::default() },
-    };
-    Ok(RealtimeOut { target: &message.target, arguments: json("arguments", &message.arguments, '[')?, to })
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct GroupOut<'a> {
-    action: &'a str,
-    #[serde(flatten)]
-    to: To<'a>,
-}
-
-fn group(action: &GroupAction) -> GroupOut<'_> {
-    let group_name = Some(action.group.as_str());
-    let to = match &action.member {
-        GroupMember::User(user) => To { user_id: Some(user), group_name, connection_id: None },
-        GroupMember::Connection(id) => To { user_id: None, group_name, connection_id: Some(id) },
-    };
-    let action = match action.change {
-        GroupChange::Add => "add",
-        GroupChange::Remove => "remove",
-    };
-    GroupOut { action, to }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct TwinOut<'a> {
-    device_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    module_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tags: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    properties: Option<DesiredOut<'a>>,
-}
-
-#[derive(Serialize)]
-struct DesiredOut<'a> {
-    desired: &'a RawValue,
-}
-
-fn twin(patch: &TwinPatch) -> Result<TwinOut<'_>, String> {
-    let document = json("patch", &patch.patch, '{')?;
-    let (tags, properties) = match patch.section {
-        TwinSection::Tags => (Some(document), None),
-        TwinSection::Desired => (None, Some(DesiredOut { desired: document })),
-    };
-    let device_id = &patch.device_id;
-    Ok(TwinOut { device_id, module_id: patch.module_id.as_deref(), tags, properties })
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct CommandOut<'a> {
-    device_id: &'a str,
-    body_base64: String,
-    properties: BTreeMap<&'a str, &'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ttl_seconds: Option<u32>,
-}
-
-impl<'a> From<&'a Command> for CommandOut<'a> {
-    fn from(command: &'a Command) -> Self {
-        Self {
-            device_id: &command.device_id,
-            body_base64: BASE64.encode(&command.body),
-            properties: properties(&command.properties),
-            ttl_seconds: command.ttl_seconds,
-        }
-    }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct EventOut<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    device_id: Option<&'a str>,
-    body_base64: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    content_type: Option<&'a str>,
-    properties: BTreeMap<&'a str, &'a str>,
-}
-
-impl<'a> From<&'a AppendedEvent> for EventOut<'a> {
-    fn from(event: &'a AppendedEvent) -> Self {
-        Self {
-            device_id: event.device_id.as_deref(),
-            body_base64: BASE64.encode(&event.body),
-            content_type: event.content_type.as_deref(),
-            properties: properties(&event.properties),
-        }
-    }
-}
-
-fn properties(pairs: &[(String, String)]) -> BTreeMap<&str, &str> {
-    pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
-}
-
 fn http(response: HttpResponse) -> Result<HttpMessage, String> {
     let HttpResponse { status, headers, body } = response;
     // RFC 9110 §15: a status has three digits; 1xx isn't a final one.
@@ -378,6 +239,7 @@ mod tests {
     use serde_json::{Value as Json, json};
 
     use super::*;
+    use crate::wit::types::{Audience, Command, GroupChange, GroupMember, TwinPatch, TwinSection};
 
     fn outputs(bindings: Json) -> Outputs {
         let parse = |raw: &Json| Binding::parse(raw.as_object().unwrap().clone()).unwrap();

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::{Component, Linker};
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::cache::{Cache, CacheKey, load};
 use crate::call::Call;
@@ -59,7 +59,7 @@ impl std::fmt::Debug for WasmHost {
 
 /// How a component came to be ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// It was compiled now.
     Compiled,
     /// Its machine code lay in the cache.
@@ -78,7 +78,6 @@ impl WasmHost {
         let engine = Engine::new(&config(&options)).map_err(engine_error)?;
         let mut linker = Linker::new(&engine);
         Function::add_to_linker::<_, wasmtime::component::HasSelf<Call>>(&mut linker, |call| call)
-            .and_then(|()| wasi::add_to_linker(&mut linker))
             .map_err(engine_error)?;
         let ticker = Ticker::start(engine.weak()).map_err(|error| WasmError::Engine(error.to_string()))?;
         let cache = options.cache.as_deref().and_then(|folder| match Cache::open(folder) {
@@ -149,6 +148,8 @@ impl WasmHost {
     fn link(&self, component: &Component) -> Result<Prepared, WasmError> {
         let world = |error: wasmtime::Error| WasmError::World(format!("{error:#}"));
         let mut linker = self.linker.clone();
+        let ty = component.component_type();
+        wasi::add_to_linker(&mut linker, ty.imports(&self.engine).map(|(name, _)| name)).map_err(world)?;
         linker.define_unknown_imports_as_traps(component).map_err(world)?;
         let ready = linker.instantiate_pre(component).map_err(world)?;
         Ok(Arc::new(FunctionPre::new(ready).map_err(world)?))
@@ -203,6 +204,8 @@ fn config(options: &WasmOptions) -> Config {
         .max_memory_size(options.memory_bytes_max)
         .max_unused_warm_slots(running)
         .linear_memory_keep_resident(KEPT_RESIDENT_BYTES)
+        // Kernels that can't say which pages were written have all of them unmapped instead.
+        .pagemap_scan(Enabled::Auto)
         .table_keep_resident(PAGE_BYTES);
     let mut config = Config::new();
     config

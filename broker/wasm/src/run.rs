@@ -30,22 +30,23 @@ pub(crate) enum Ended {
     Cancelled,
 }
 
+/// Makes an instance and drops it: what is made once for a component (its memory's image, pages of its
+/// code) is there then, and the first batch doesn't pay for it. `Err` says why there can't be one.
+pub(crate) fn prime(host: &WasmHost, prepared: &Prepared, call: Call) -> Result<(), String> {
+    let mut store = store(host, call);
+    let _ticking = host.tick();
+    let made = prepared.instantiate(&mut store).map(drop);
+    store.into_data().log.finish();
+    made.map_err(|error| format!("the component does not start: {}", error.root_cause()))
+}
+
 /// Runs `batch`; gives back `call` with what the component did to it.
 pub(crate) fn run(host: &WasmHost, prepared: &Prepared, batch: &Batch, call: Call) -> (Ended, Call) {
-    let mut store = Store::new(host.engine(), call);
-    store.limiter(|call| call);
-    store.set_hostcall_fuel(HANDED_OVER_BYTES_MAX);
-    store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|mut store| {
-        Ok(match store.data_mut().must_stop() {
-            true => UpdateDeadline::Interrupt,
-            false => UpdateDeadline::Continue(1),
-        })
-    });
+    let mut store = store(host, call);
     let _ticking = host.tick();
     let outcome =
         prepared.instantiate(&mut store).and_then(|function| function.call_handle_batch(&mut store, batch));
-    let call = store.into_data();
+    let mut call = store.into_data();
     call.log.finish();
     let ended = match (outcome, call.stopped) {
         (Ok(Ok(effects)), _) => Ended::Returned(effects),
@@ -56,6 +57,20 @@ pub(crate) fn run(host: &WasmHost, prepared: &Prepared, batch: &Batch, call: Cal
         (Err(error), None) => Ended::Failed(trapped("Trap", &error)),
     };
     (ended, call)
+}
+
+fn store(host: &WasmHost, call: Call) -> Store<Call> {
+    let mut store = Store::new(host.engine(), call);
+    store.limiter(|call| call);
+    store.set_hostcall_fuel(HANDED_OVER_BYTES_MAX);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|mut store| {
+        Ok(match store.data_mut().must_stop() {
+            true => UpdateDeadline::Interrupt,
+            false => UpdateDeadline::Continue(1),
+        })
+    });
+    store
 }
 
 fn trapped(kind: &str, error: &wasmtime::Error) -> FunctionError {

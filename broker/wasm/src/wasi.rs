@@ -1,15 +1,17 @@
-//! The little of WASI that components may use: clocks and random numbers.
+//! The little of WASI that components may use: clocks, random numbers, and output that becomes log lines.
 //!
 //! Toolchains put a whole WASI below their standard library, so most components import parts of it that
 //! they never call. `host.rs` defines these here and lets every other import trap when it is called:
-//! there are no files, sockets, variables or streams, and no way to wait.
+//! there are no files, sockets or variables, and no way to wait.
+
+mod output;
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ring::rand::{SecureRandom, SystemRandom};
-use wasmtime::bail;
-use wasmtime::component::{ComponentType, Lift, Linker, Lower};
+use wasmtime::component::{ComponentType, Lift, Linker, LinkerInstance, Lower};
+use wasmtime::{StoreContextMut, bail};
 
 use crate::call::Call;
 use crate::limits::RANDOM_BYTES_MAX;
@@ -28,25 +30,49 @@ impl From<Duration> for Datetime {
     }
 }
 
-/// Defines what there is. The linker takes other versions of 0.2 for the same.
-pub(crate) fn add_to_linker(linker: &mut Linker<Call>) -> wasmtime::Result<()> {
-    let mut clock = linker.instance("wasi:clocks/wall-clock@0.2.0")?;
-    clock.func_wrap("now", |_, (): ()| Ok((Datetime::from(since_1970()),)))?;
-    clock.func_wrap("resolution", |_, (): ()| Ok((Datetime::from(Duration::from_millis(1)),)))?;
-    let mut clock = linker.instance("wasi:clocks/monotonic-clock@0.2.0")?;
-    clock.func_wrap("now", |_, (): ()| Ok((START.elapsed().as_nanos() as u64,)))?;
-    clock.func_wrap("resolution", |_, (): ()| Ok((1_000_000u64,)))?;
-    for name in ["wasi:random/random@0.2.0", "wasi:random/insecure@0.2.0"] {
-        let [bytes, number] = match name.contains("insecure") {
-            true => ["get-insecure-random-bytes", "get-insecure-random-u64"],
-            false => ["get-random-bytes", "get-random-u64"],
-        };
-        let mut random = linker.instance(name)?;
-        random.func_wrap(bytes, |_, (count,): (u64,)| Ok((random_bytes(count)?,)))?;
-        random.func_wrap(number, |_, (): ()| Ok((random_u64()?,)))?;
+/// Defines what there is of the imports with these names. The names are those of the component: it may be
+/// made for any version 0.2, and the rest of each interface is defined under the same name.
+pub(crate) fn add_to_linker<'a>(
+    linker: &mut Linker<Call>,
+    imports: impl Iterator<Item = &'a str>,
+) -> wasmtime::Result<()> {
+    for name in imports {
+        let Some((interface, version)) = name.split_once('@') else { continue };
+        if !version.starts_with("0.2.") {
+            continue;
+        }
+        match interface {
+            "wasi:clocks/wall-clock" => wall_clock(linker.instance(name)?)?,
+            "wasi:clocks/monotonic-clock" => monotonic_clock(linker.instance(name)?)?,
+            "wasi:random/random" => {
+                random(linker.instance(name)?, "get-random-bytes", "get-random-u64")?;
+            }
+            "wasi:random/insecure" => {
+                random(linker.instance(name)?, "get-insecure-random-bytes", "get-insecure-random-u64")?;
+            }
+            "wasi:random/insecure-seed" => {
+                let seed = |_: StoreContextMut<'_, Call>, (): ()| Ok(((random_u64()?, random_u64()?),));
+                linker.instance(name)?.func_wrap("insecure-seed", seed)?;
+            }
+            _ => output::add_to_linker(linker, interface, name)?,
+        }
     }
-    let mut seed = linker.instance("wasi:random/insecure-seed@0.2.0")?;
-    seed.func_wrap("insecure-seed", |_, (): ()| Ok(((random_u64()?, random_u64()?),)))
+    Ok(())
+}
+
+fn wall_clock(mut clock: LinkerInstance<'_, Call>) -> wasmtime::Result<()> {
+    clock.func_wrap("now", |_, (): ()| Ok((Datetime::from(since_1970()),)))?;
+    clock.func_wrap("resolution", |_, (): ()| Ok((Datetime::from(Duration::from_millis(1)),)))
+}
+
+fn monotonic_clock(mut clock: LinkerInstance<'_, Call>) -> wasmtime::Result<()> {
+    clock.func_wrap("now", |_, (): ()| Ok((START.elapsed().as_nanos() as u64,)))?;
+    clock.func_wrap("resolution", |_, (): ()| Ok((1u64,)))
+}
+
+fn random(mut random: LinkerInstance<'_, Call>, bytes: &str, number: &str) -> wasmtime::Result<()> {
+    random.func_wrap(bytes, |_, (count,): (u64,)| Ok((random_bytes(count)?,)))?;
+    random.func_wrap(number, |_, (): ()| Ok((random_u64()?,)))
 }
 
 /// Where the monotonic clock begins.

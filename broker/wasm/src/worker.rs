@@ -11,7 +11,7 @@
 //! 3. After [`Worker::stop`] nothing of the app runs.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -23,10 +23,10 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::app;
 use crate::batch::{TriggerKind, batch};
-use crate::call::{Call, Log, Memory};
+use crate::call::{Call, Frame, Log};
 use crate::effects::{Outputs, Produced, produce};
 use crate::host::{Prepared, WasmHost};
-use crate::run::{Ended, failure, run};
+use crate::run::{Ended, failure, prime, run};
 use crate::state::{STATE, State};
 
 /// Name of the kind.
@@ -105,12 +105,14 @@ impl WasmWorker {
         if found.is_empty() {
             return Err(format!("{} has no function with a component", app.root.display()));
         }
-        let mut components = Components { host: &host, by_path: HashMap::new() };
+        let settings = Arc::new(app.settings);
+        let mut components =
+            Components { host: &host, logs: &logs, settings: &settings, by_path: HashMap::new() };
         let (mut functions, mut ready) = (Vec::new(), HashMap::new());
         for found in found {
             let loaded = found
                 .script
-                .and_then(|path| Ready::new(&found.metadata, &app.settings, || components.prepared(path)));
+                .and_then(|path| Ready::new(&found.metadata, &settings, || components.prepared(path)));
             let load_error = loaded.as_ref().err().cloned();
             if let Ok(loaded) = loaded {
                 ready.insert(found.metadata.id.clone(), Arc::new(loaded));
@@ -122,7 +124,7 @@ impl WasmWorker {
             host,
             functions,
             ready,
-            settings: Arc::new(app.settings),
+            settings,
             logs,
             places: Arc::new(Semaphore::new(places_count as usize)),
             places_count,
@@ -148,6 +150,8 @@ impl WasmWorker {
 /// Components of an app; functions may share one.
 struct Components<'a> {
     host: &'a WasmHost,
+    logs: &'a Arc<dyn LogSink>,
+    settings: &'a Arc<BTreeMap<String, String>>,
     by_path: HashMap<PathBuf, Result<Prepared, String>>,
 }
 
@@ -156,17 +160,26 @@ impl Components<'_> {
         if let Some(known) = self.by_path.get(&path) {
             return known.clone();
         }
-        let start = Instant::now();
-        let made = app::read_component(&path).and_then(|bytes| self.host.prepare(&bytes));
-        let made = match made {
-            Ok((prepared, origin)) => {
-                tracing::info!(path = %path.display(), ?origin, took = ?start.elapsed(), "a component is ready");
-                Ok(prepared)
-            }
-            Err(error) => Err(error.to_string()),
-        };
+        let made = self.made(&path);
         self.by_path.insert(path, made.clone());
         made
+    }
+
+    fn made(&self, path: &Path) -> Result<Prepared, String> {
+        let start = Instant::now();
+        let bytes = app::read_component(path).map_err(|error| error.to_string())?;
+        let (prepared, origin) = self.host.prepare(&bytes).map_err(|error| error.to_string())?;
+        let options = self.host.options();
+        let frame = Frame {
+            settings: self.settings.clone(),
+            limit: options.time_max,
+            given_up: Arc::default(),
+            ends: Arc::default(),
+        };
+        let log = Log::new(self.logs.clone(), None, &path.display().to_string());
+        prime(self.host, &prepared, Call::new(log, State::default(), frame, options.memory_bytes_max))?;
+        tracing::info!(path = %path.display(), ?origin, took = ?start.elapsed(), "a component is ready");
+        Ok(prepared)
     }
 }
 
@@ -197,25 +210,17 @@ impl Ready {
         host: &WasmHost,
         invocation: Invocation,
         frame: Frame,
+        logs: Arc<dyn LogSink>,
     ) -> Result<InvocationResult, WorkerError> {
         let refused = WorkerError::Refused;
         let input = invocation.inputs.iter().find(|(name, _)| name == STATE);
         let state = input.map_or_else(|| Ok(State::default()), |(_, value)| State::from_value(value));
         let state = state.map_err(|error| refused(error.to_string()))?;
-        let log = Log::new(frame.logs, &invocation.id, &self.metadata.name);
+        let log = Log::new(logs, Some(&invocation.id), &self.metadata.name);
         let trigger = &self.metadata.bindings[self.trigger];
         let batch = batch(&self.metadata.name, trigger, self.kind, invocation).map_err(refused)?;
-        let call = Call {
-            log,
-            state,
-            settings: frame.settings,
-            // Far enough for a limit that can't be added: nothing runs that long.
-            deadline: Instant::now() + frame.limit,
-            given_up: frame.given_up,
-            ends: frame.ends,
-            stopped: None,
-            memory: Memory { bytes: 0, bytes_max: host.options().memory_bytes_max },
-        };
+        let limit = frame.limit;
+        let call = Call::new(log, state, frame, host.options().memory_bytes_max);
         let (ended, call) = run(host, &self.prepared, &batch, call);
         match ended {
             Ended::Returned(effects) => Ok(match produce(&self.outputs, effects) {
@@ -223,19 +228,10 @@ impl Ready {
                 Err(error) => failed(failure("EffectRefused", error.to_string(), String::new())),
             }),
             Ended::Failed(error) => Ok(failed(error)),
-            Ended::TimedOut => Err(WorkerError::TimedOut { limit: frame.limit }),
+            Ended::TimedOut => Err(WorkerError::TimedOut { limit }),
             Ended::Cancelled => Err(WorkerError::Exited { reason: "the worker was stopped".into() }),
         }
     }
-}
-
-/// What an invocation takes along to its thread.
-struct Frame {
-    logs: Arc<dyn LogSink>,
-    settings: Arc<BTreeMap<String, String>>,
-    limit: Duration,
-    given_up: Arc<AtomicBool>,
-    ends: Arc<AtomicBool>,
 }
 
 fn success(produced: Produced, state: &State) -> InvocationResult {
@@ -280,8 +276,8 @@ impl Worker for WasmWorker {
         let limit = limit.min(self.host.options().time_max);
         let permit = self.host.admit(limit).await.map_err(not_sent)?;
         let give_up = GiveUp(Arc::default());
+        let logs = self.logs.clone();
         let frame = Frame {
-            logs: self.logs.clone(),
             settings: self.settings.clone(),
             limit,
             given_up: give_up.0.clone(),
@@ -290,7 +286,7 @@ impl Worker for WasmWorker {
         let host = self.host.clone();
         let running = tokio::task::spawn_blocking(move || {
             let _held = (place, permit);
-            ready.run(&host, invocation, frame)
+            ready.run(&host, invocation, frame, logs)
         });
         running.await.unwrap_or_else(|error| Err(WorkerError::Exited { reason: error.to_string() }))
     }

@@ -8,7 +8,7 @@ use fleetline_wasm::{WasmHost, WasmOptions};
 use fleetline_worker::Outcome;
 
 use crate::app::{App, all_outputs, event};
-use crate::guest::echo;
+use crate::guest::{NOTHING, component, echo};
 
 fn entries(cache: &Path) -> Vec<PathBuf> {
     let files = fs::read_dir(cache).unwrap().map(|entry| entry.unwrap().path());
@@ -16,11 +16,15 @@ fn entries(cache: &Path) -> Vec<PathBuf> {
 }
 
 /// Starts and invokes an app on a new host with this cache.
-async fn run(cache: &Path) {
-    let host =
-        WasmHost::new(WasmOptions { cache: Some(cache.to_owned()), ..WasmOptions::default() }).unwrap();
-    let app = App::with(&host, "eventHubTrigger", &all_outputs(), &echo()).await;
+async fn run_component(cache: &Path, component: &[u8]) {
+    let options = WasmOptions { cache: Some(cache.to_owned()), ..WasmOptions::default() };
+    let host = WasmHost::new(options).unwrap();
+    let app = App::with(&host, "eventHubTrigger", &all_outputs(), component).await;
     assert_eq!(app.invoke(event("x")).await.unwrap().outcome, Outcome::Success);
+}
+
+async fn run(cache: &Path) {
+    run_component(cache, &echo()).await;
 }
 
 fn inode(path: &Path) -> u64 {
@@ -72,19 +76,19 @@ async fn cut_code_is_compiled_anew() {
     }
 }
 
+/// Both entries are whole and ours, but one stands in the other's place.
 #[tokio::test]
 async fn code_of_another_component_is_compiled_anew() {
-    // The entry of another component is moved to this one's place: whole, but not of these bytes.
-    let swapped = is_written_anew(|cache, entry| {
-        let other = tempfile::tempdir_in(cache).unwrap();
-        let code = fs::read(entry).unwrap();
-        let mut moved = code.clone();
-        let last = moved.len() - 1;
-        moved[last] = moved[last].wrapping_add(1);
-        fs::write(other.path().join("x"), &moved).unwrap();
-        fs::copy(other.path().join("x"), entry).unwrap();
-    });
-    assert!(swapped.await);
+    let folder = tempfile::tempdir().unwrap();
+    let other = component(&[], NOTHING);
+    run(folder.path()).await;
+    let first = entries(folder.path()).remove(0);
+    run_component(folder.path(), &other).await;
+    let second = entries(folder.path()).into_iter().find(|entry| *entry != first).unwrap();
+    let (code, expected) = (fs::read(&first).unwrap(), fs::read(&second).unwrap());
+    fs::write(&second, &code).unwrap();
+    run_component(folder.path(), &other).await;
+    assert_eq!(fs::read(&second).unwrap(), expected);
 }
 
 #[tokio::test]
@@ -108,14 +112,7 @@ async fn files_that_others_can_write_are_not_used() {
 #[tokio::test]
 async fn a_cache_that_can_not_be_used_is_left_out() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    run_without(file.path()).await;
-}
-
-async fn run_without(cache: &Path) {
-    let host =
-        WasmHost::new(WasmOptions { cache: Some(cache.to_owned()), ..WasmOptions::default() }).unwrap();
-    let app = App::with(&host, "eventHubTrigger", &all_outputs(), &echo()).await;
-    assert_eq!(app.invoke(event("x")).await.unwrap().outcome, Outcome::Success);
+    run(file.path()).await;
 }
 
 #[tokio::test]

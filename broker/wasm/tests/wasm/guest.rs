@@ -5,7 +5,7 @@
 //! ABI lays them out (component model, "Canonical ABI explainer", flattening and storing).
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
-use wit_parser::Resolve;
+use wit_parser::{PackageId, Resolve, WorldId};
 
 /// Where the tests' constants begin; a result stands at 64.
 pub const DATA: u32 = 1024;
@@ -55,11 +55,72 @@ pub fn component(data: &[u8], body: &str) -> Vec<u8> {
 
 /// A component out of a core module's text.
 pub fn module(text: &str) -> Vec<u8> {
-    let mut module = wat::parse_str(text).unwrap();
+    let (resolve, package) = resolve();
+    wrap(text, &resolve, resolve.select_world(&[package], Some("function")).unwrap())
+}
+
+fn resolve() -> (Resolve, PackageId) {
     let mut resolve = Resolve::default();
     let package = resolve.push_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/wit")).unwrap().0;
-    let world = resolve.select_world(&[package], Some("function")).unwrap();
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
+    (resolve, package)
+}
+
+/// As [`module`], for a component that imports parts of WASI too, as toolchains' output does.
+pub fn wasi_module(text: &str) -> Vec<u8> {
+    let (mut resolve, _) = resolve();
+    let mut push = |text: &str| resolve.push_str("test.wit", text).unwrap();
+    push(
+        "package wasi:clocks@0.2.12;
+         interface wall-clock { record datetime { seconds: u64, nanoseconds: u32 } now: func() -> datetime; }
+         interface monotonic-clock { now: func() -> u64; subscribe-instant: func(when: u64) -> u32; }",
+    );
+    push(
+        "package wasi:random@0.2.3;
+         interface random { get-random-bytes: func(len: u64) -> list<u8>; get-random-u64: func() -> u64; }
+         interface insecure-seed { insecure-seed: func() -> tuple<u64, u64>; }",
+    );
+    push("package wasi:filesystem@0.2.0; interface types { open: func() -> u32; }");
+    push(
+        "package wasi:io@0.2.1;
+         interface error { resource error; }
+         interface streams {
+           use error.{error};
+           variant stream-error { last-operation-failed(error), closed }
+           resource output-stream {
+             check-write: func() -> result<u64, stream-error>;
+             blocking-write-and-flush: func(contents: list<u8>) -> result<_, stream-error>;
+           }
+         }",
+    );
+    push(
+        "package wasi:cli@0.2.1;
+         interface stdout { use wasi:io/streams@0.2.1.{output-stream}; get-stdout: func() -> output-stream; }
+         interface stderr { use wasi:io/streams@0.2.1.{output-stream}; get-stderr: func() -> output-stream; }
+         interface environment { get-environment: func() -> list<tuple<string, string>>; }
+         interface exit { exit: func(status: result); }",
+    );
+    let package = push(
+        "package test:wasi;
+         world function {
+           include fleetline:functions/function@1.0.0;
+           import wasi:clocks/wall-clock@0.2.12;
+           import wasi:clocks/monotonic-clock@0.2.12;
+           import wasi:random/random@0.2.3;
+           import wasi:random/insecure-seed@0.2.3;
+           import wasi:filesystem/types@0.2.0;
+           import wasi:io/streams@0.2.1;
+           import wasi:cli/stdout@0.2.1;
+           import wasi:cli/stderr@0.2.1;
+           import wasi:cli/environment@0.2.1;
+           import wasi:cli/exit@0.2.1;
+         }",
+    );
+    wrap(text, &resolve, resolve.select_world(&[package], Some("function")).unwrap())
+}
+
+fn wrap(text: &str, resolve: &Resolve, world: WorldId) -> Vec<u8> {
+    let mut module = wat::parse_str(text).unwrap();
+    embed_component_metadata(&mut module, resolve, world, StringEncoding::UTF8).unwrap();
     ComponentEncoder::default().module(&module).unwrap().encode().unwrap()
 }
 

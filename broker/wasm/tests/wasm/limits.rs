@@ -29,19 +29,6 @@ async fn an_endless_loop_times_out() {
     assert_eq!(app.worker.invoke(call, limit).await, Err(WorkerError::TimedOut { limit }));
 }
 
-#[tokio::test]
-async fn an_endless_loop_at_the_start_times_out() {
-    let text = r#"(module
-      (memory (export "memory") 1)
-      (func $start (loop $again (br $again)))
-      (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (unreachable))
-      (func (export "handle-batch") (param i32) (result i32) (unreachable))
-      (start $start))"#;
-    let host = WasmHost::new(options()).unwrap();
-    let app = App::with(&host, "eventHubTrigger", &all_outputs(), &crate::guest::module(text)).await;
-    assert!(matches!(app.invoke(event("")).await, Err(WorkerError::TimedOut { .. })));
-}
-
 /// A dropped invocation gives its thread back: with one thread, the next one runs.
 #[tokio::test]
 async fn a_dropped_invocation_stops() {

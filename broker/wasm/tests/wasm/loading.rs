@@ -1,13 +1,14 @@
 //! What an app's owner hears about functions that can't be loaded; the others run.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fleetline_wasm::{WasmHost, WasmKind, WasmOptions};
 use fleetline_workers::{WorkerError, WorkerKind};
 use serde_json::json;
 
 use crate::app::{LIMIT, Lines, all_outputs, event, folder, invocation, start, write_function};
-use crate::guest::echo;
+use crate::guest::{echo, module};
 
 #[tokio::test]
 async fn functions_that_do_not_load_leave_the_others() {
@@ -51,6 +52,35 @@ async fn functions_that_do_not_load_leave_the_others() {
     assert!(call("f").await.is_ok());
     for name in ["queue", "nowhere"] {
         assert!(matches!(call(name).await, Err(WorkerError::Refused(_))), "{name}");
+    }
+}
+
+/// Code of a component runs before its first batch; then, too, it is bounded.
+#[tokio::test]
+async fn a_component_that_does_not_start_does_not_load() {
+    let starting = |start: &str| {
+        module(&format!(
+            r#"(module
+              (memory (export "memory") 1)
+              (func $start {start})
+              (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (unreachable))
+              (func (export "handle-batch") (param i32) (result i32) (unreachable))
+              (start $start))"#
+        ))
+    };
+    let bodies = [
+        ("(drop (memory.grow (i32.const 100)))", LIMIT, "wanted 6619136 bytes of memory"),
+        ("(loop $again (br $again))", Duration::from_millis(50), "interrupt"),
+        ("(unreachable)", LIMIT, "unreachable"),
+    ];
+    for (body, time_max, reason) in bodies {
+        let root = tempfile::tempdir().unwrap();
+        write_function(root.path(), "f", "timerTrigger", &json!([]), &starting(body));
+        let options = WasmOptions { time_max, memory_bytes_max: 1 << 20, ..WasmOptions::default() };
+        let host = WasmHost::new(options).unwrap();
+        let worker = start(&host, root.path(), &Arc::new(Lines::default())).await.unwrap();
+        let error = worker.functions()[0].load_error.clone().unwrap_or_default();
+        assert!(error.contains("does not start") && error.contains(reason), "{body}: {error}");
     }
 }
 

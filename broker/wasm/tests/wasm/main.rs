@@ -2,6 +2,7 @@
 //! components as a toolchain would, put into an app's folder, started and invoked.
 //!
 //! `guest` makes components, `app` folders and invocations; the other modules are the tests.
+#![allow(clippy::unwrap_used)]
 
 mod app;
 mod cache;
@@ -11,3 +12,4 @@ mod limits;
 mod loading;
 mod sample;
 mod triggers;
+mod wasi;
