@@ -51,7 +51,8 @@ pub struct HubArgs {
     /// Certificate of the authority that signed the hub's, PEM. Without it, the one in the context folder.
     #[arg(long, global = true, value_name = "FILE")]
     pub authority: Option<PathBuf>,
-    /// Where to connect to, instead of port 443 of the hub's name. `:PORT` keeps the host.
+    /// Where to connect to, instead of the port in `hub.json` (else 443) of the hub's name. `:PORT` keeps the
+    /// host.
     #[arg(long, global = true, env = "FLEETLINE_HTTPS", value_name = "HOST:PORT")]
     pub https: Option<String>,
 }
@@ -67,14 +68,15 @@ enum Credential {
 
 /// A hub, ready to be spoken to.
 #[derive(Clone)]
-pub(crate) struct Hub {
+pub struct Hub {
     /// Its name, without port: devices find their own.
-    pub(crate) name: String,
-    /// Where to connect to.
-    pub(crate) host: String,
-    pub(crate) port: u16,
+    pub name: String,
+    /// Where to connect to: the host.
+    pub host: String,
+    /// Where to connect to: the port.
+    pub port: u16,
     /// Whom to trust.
-    pub(crate) tls: Arc<ClientConfig>,
+    pub tls: Arc<ClientConfig>,
     credential: Credential,
 }
 
@@ -82,15 +84,23 @@ pub(crate) struct Hub {
 struct HubFile {
     authority: Option<PathBuf>,
     connection_strings: BTreeMap<String, String>,
+    /// Where the node serves HTTPS.
+    https_port: Option<u16>,
+    /// Where it serves HTTP without TLS.
+    plain_port: Option<u16>,
 }
 
 impl HubArgs {
     /// Finds the hub.
-    pub(crate) fn find(&self, context: &ContextArgs) -> Result<Hub, CliError> {
+    ///
+    /// # Errors
+    /// What is missing or can't be read, and what to do about it.
+    pub fn find(&self, context: &ContextArgs) -> Result<Hub, CliError> {
         let text = self.text(&context.context)?;
         let parsed = parse(&text)?;
         let tls = self.trust(&context.context)?;
         let (name, port) = split_port(&parsed.host_name)?;
+        let port = port.or_else(|| self.file_of_node(&context.context)?.https_port);
         let (mut host, mut port) = (name.clone(), port.unwrap_or(HTTPS_PORT));
         if let Some(https) = &self.https {
             let (other, Some(given)) = split_port(https)? else {
@@ -122,6 +132,19 @@ impl HubArgs {
                 HubFile::path(folder).display()
             ))
         })
+    }
+
+    /// The file of the node that wrote the folder, when its connection string is the one that counts.
+    fn file_of_node(&self, folder: &Path) -> Option<HubFile> {
+        match self.connection_string.is_some() && self.policy.is_none() {
+            true => None,
+            false => HubFile::read(folder).ok(),
+        }
+    }
+
+    /// Where that node serves HTTP without TLS, if it does.
+    pub(crate) fn plain_port(&self, folder: &Path) -> Option<u16> {
+        self.file_of_node(folder)?.plain_port
     }
 
     fn trust(&self, folder: &Path) -> Result<Arc<ClientConfig>, CliError> {
@@ -183,9 +206,12 @@ impl HubFile {
         let strings = json["connectionStrings"].as_object();
         let strings = strings.ok_or_else(|| wrong("it has no connectionStrings".to_owned()))?;
         let string = |(name, text): (&String, &Value)| Some((name.clone(), text.as_str()?.to_owned()));
+        let port = |name: &str| json["ports"][name].as_u64().and_then(|port| u16::try_from(port).ok());
         Ok(HubFile {
             authority: json["authority"].as_str().map(|path| folder.join(path)),
             connection_strings: strings.iter().filter_map(string).collect(),
+            https_port: port("https"),
+            plain_port: port("httpPlain"),
         })
     }
 }
@@ -268,7 +294,7 @@ mod tests {
         std::fs::write(folder.path().join("hub-authority.pem"), made.cert.pem()).unwrap();
         let reader = OWNER.replace("iothubowner", "registryRead");
         let json = serde_json::json!({
-            "hostName": "hub", "authority": "/gone/ca.pem",
+            "hostName": "hub", "authority": "/gone/ca.pem", "ports": {"mqtt": 8883, "https": 8444},
             "connectionStrings": {"iothubowner": OWNER, "registryRead": reader},
         });
         std::fs::write(folder.path().join("hub.json"), json.to_string()).unwrap();
@@ -285,7 +311,9 @@ mod tests {
     fn a_folder_is_enough() {
         let (_folder, context) = folder();
         let hub = owner().find(&context).unwrap();
-        assert_eq!((hub.name.as_str(), hub.host.as_str(), hub.port), ("hub", "hub", 443));
+        assert_eq!((hub.name.as_str(), hub.host.as_str(), hub.port), ("hub", "hub", 8444));
+        let elsewhere = HubArgs { https: Some(":9".to_owned()), ..owner() };
+        assert_eq!(elsewhere.find(&context).unwrap().port, 9);
         let token = SasToken::parse(&hub.authorization()).unwrap();
         assert!(token.verify(&SasKey::from_base64("c2VjcmV0").unwrap()));
         assert_eq!((token.resource.as_str(), token.policy.as_deref()), ("hub", Some("iothubowner")));

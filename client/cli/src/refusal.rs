@@ -29,7 +29,9 @@ impl Refusal {
     pub(crate) fn read(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refusal {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let json: Option<Value> = serde_json::from_slice(body).ok();
-        let message = json.as_ref().and_then(|json| json["Message"].as_str());
+        // The management of functions says it plainly: `{"error":"text"}`.
+        let text_of = |name: &str| json.as_ref().and_then(|json| json[name].as_str());
+        let message = text_of("Message").or(text_of("error"));
         let parts = message.and_then(|message| message.strip_prefix("ErrorCode:")?.split_once(';'));
         let (code, text) = match (parts, message) {
             (Some((code, text)), _) => (code, text.to_owned()),
@@ -147,6 +149,7 @@ mod tests {
     #[test]
     fn bodies_of_others() {
         assert_eq!(read(400, "{\"Message\":\"no\"}").to_string(), "no (status 400)");
+        assert_eq!(read(400, "{\"error\":\"no worker\"}").to_string(), "no worker (status 400)");
         assert_eq!(read(500, "").to_string(), "the hub refused (status 500)");
         assert!(read(404, &"<html>".repeat(1000)).to_string().len() < 500);
         let mut headers = HeaderMap::new();

@@ -1,6 +1,6 @@
 //! Requests to the hub's REST interface: one TLS connection, one request at a time.
 //!
-//! Called by the commands on devices. Opens its connection with the first request, and again when the hub
+//! Called by the commands on devices and function apps, and by `fleetline demo`. Opens its connection with the first request, and again when the hub
 //! has closed it in between. Nothing is sent twice: a change whose answer is lost ends as
 //! [`CliError::Unknown`].
 //!
@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, IF_MATCH, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -36,9 +37,11 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// A request.
 #[derive(Clone, Debug)]
-pub(crate) struct Call {
+pub struct Call {
     method: Method,
     path: String,
+    /// Behind the version, escaped.
+    query: String,
     headers: HeaderMap,
     body: Bytes,
     answer_max: Duration,
@@ -48,40 +51,61 @@ pub(crate) struct Call {
 
 impl Call {
     /// A request for the place that these segments name; each is escaped.
-    pub(crate) fn new(method: Method, segments: &[&str]) -> Call {
+    pub fn new(method: Method, segments: &[&str]) -> Call {
         let changes = method != Method::GET;
         let (headers, body) = (HeaderMap::new(), Bytes::new());
-        Call { method, path: path(segments), headers, body, answer_max: ANSWER_MAX, changes }
+        Call {
+            method,
+            path: path(segments),
+            query: String::new(),
+            headers,
+            body,
+            answer_max: ANSWER_MAX,
+            changes,
+        }
+    }
+
+    /// With a parameter behind the question mark.
+    pub fn query(mut self, name: &str, value: &str) -> Call {
+        self.query.push_str(&format!("&{name}="));
+        escape_into(&mut self.query, value);
+        self
     }
 
     /// It only reads, although its method doesn't say so.
-    pub(crate) fn reads(mut self) -> Call {
+    pub fn reads(mut self) -> Call {
         self.changes = false;
         self
     }
 
     /// With a JSON body.
-    pub(crate) fn json(mut self, body: &Value) -> Call {
+    pub fn json(mut self, body: &Value) -> Call {
         self.body = body.to_string().into();
         self.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
         self
     }
 
     /// With a body of bytes.
-    pub(crate) fn bytes(mut self, body: Bytes) -> Call {
+    pub fn bytes(mut self, body: Bytes) -> Call {
         self.body = body;
         self
     }
 
     /// Only if the etag is still this one; `*` is any.
-    pub(crate) fn if_match(self, etag: &str) -> Result<Call, CliError> {
+    ///
+    /// # Errors
+    /// When it has a character that no header can carry.
+    pub fn if_match(self, etag: &str) -> Result<Call, CliError> {
         let bare = etag.trim().trim_matches('"');
         let quoted = if bare == "*" { bare.to_owned() } else { format!("\"{bare}\"") };
         self.header(IF_MATCH, &quoted)
     }
 
     /// With a header.
-    pub(crate) fn header(mut self, name: HeaderName, value: &str) -> Result<Call, CliError> {
+    ///
+    /// # Errors
+    /// When it has a control character.
+    pub fn header(mut self, name: HeaderName, value: &str) -> Result<Call, CliError> {
         let value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| {
             CliError::Usage(format!("{name}: {value:?} has a control character, which no header can carry"))
         })?;
@@ -90,7 +114,7 @@ impl Call {
     }
 
     /// The hub itself waits for so long before it answers.
-    pub(crate) fn hub_waits(mut self, time: Duration) -> Call {
+    pub fn hub_waits(mut self, time: Duration) -> Call {
         self.answer_max = ANSWER_MAX.saturating_add(time);
         self
     }
@@ -98,7 +122,7 @@ impl Call {
     fn request(&self, hub: &Hub) -> Result<Request<Full<Bytes>>, CliError> {
         let mut request = Request::builder()
             .method(self.method.clone())
-            .uri(format!("{}?api-version={API_VERSION}", self.path))
+            .uri(format!("{}?api-version={API_VERSION}{}", self.path, self.query))
             .header(HOST, &hub.name)
             .header(USER_AGENT, concat!("fleetline-cli/", env!("CARGO_PKG_VERSION")))
             .header(AUTHORIZATION, hub.authorization())
@@ -119,68 +143,108 @@ impl Call {
 
 /// An answer that is no refusal.
 #[derive(Debug)]
-pub(crate) struct Reply {
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
+pub struct Reply {
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body, whole.
+    pub body: Bytes,
 }
 
 impl Reply {
     /// Its body as JSON.
-    pub(crate) fn json(&self) -> Result<Value, CliError> {
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn json(&self) -> Result<Value, CliError> {
         serde_json::from_slice(&self.body)
             .map_err(|error| CliError::Failed(format!("the hub's answer can't be read: {error}")))
     }
 
     /// A header as text.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 }
 
 /// A connection to the hub.
-pub(crate) struct Rest {
+pub struct Rest {
     hub: Hub,
     sender: Option<SendRequest<Full<Bytes>>>,
 }
 
 impl Rest {
-    pub(crate) fn new(hub: Hub) -> Rest {
+    /// To this hub; nothing is sent yet.
+    pub fn new(hub: Hub) -> Rest {
         Rest { hub, sender: None }
     }
 
     /// The hub.
-    pub(crate) fn hub(&self) -> &Hub {
+    pub fn hub(&self) -> &Hub {
         &self.hub
     }
 
-    /// Sends a request and waits for its answer.
-    pub(crate) async fn call(&mut self, call: Call) -> Result<Reply, CliError> {
-        let request = call.request(&self.hub)?;
-        let sender = self.sender().await?;
+    /// Sends a request and waits for its answer, which is no refusal.
+    ///
+    /// # Errors
+    /// What the hub refused, or why it could not be asked.
+    pub async fn call(&mut self, call: Call) -> Result<Reply, CliError> {
+        let (status, reply) = self.answer(&call).await?;
+        match status.is_success() {
+            true => Ok(reply),
+            false => Err(refused(&call, status, &reply.headers, &reply.body)),
+        }
+    }
+
+    /// Sends a request and waits for its answer, whatever its status is.
+    ///
+    /// # Errors
+    /// Why the hub could not be asked.
+    pub async fn answer(&mut self, call: &Call) -> Result<(StatusCode, Reply), CliError> {
         let answer = async {
-            let response = match sender.send_request(request).await {
-                Ok(response) => response,
-                // The connection ended before any of it was written.
-                Err(error) if error.is_canceled() => {
-                    return Err(CliError::Failed(format!("the hub closed the connection: {error}")));
-                }
-                Err(error) => return Err(call.lost(&error)),
-            };
-            let (head, body) = response.into_parts();
-            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
-            Ok((head, body.map_err(|error| call.lost(&error))?.to_bytes()))
+            let response = self.send(call).await?;
+            whole(call, response).await
         };
-        let waited = timeout(call.answer_max, answer).await;
-        let (head, body) = match waited {
-            Ok(answer) => answer?,
-            Err(_) => {
-                self.sender = None;
-                return Err(call.lost(&format_args!("waited {} s", call.answer_max.as_secs())));
+        let Ok(answer) = timeout(call.answer_max, answer).await else {
+            self.sender = None;
+            return Err(call.lost(&format_args!("waited {} s", call.answer_max.as_secs())));
+        };
+        answer
+    }
+
+    /// Sends a request, and gives its answer piece by piece as it comes, for as long as the hub goes on.
+    ///
+    /// # Errors
+    /// What the hub refused, or why there is no more of the answer.
+    pub async fn follow(
+        &mut self,
+        call: Call,
+        mut on_piece: impl FnMut(&[u8]) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        let late = |_| call.lost(&format_args!("waited {} s", call.answer_max.as_secs()));
+        let response = timeout(call.answer_max, self.send(&call)).await.map_err(late)??;
+        if !response.status().is_success() {
+            let (status, reply) = timeout(call.answer_max, whole(&call, response)).await.map_err(late)??;
+            return Err(refused(&call, status, &reply.headers, &reply.body));
+        }
+        let mut body = response.into_body();
+        while let Some(frame) = body.frame().await {
+            if let Ok(piece) = frame.map_err(|error| call.lost(&error))?.into_data() {
+                on_piece(&piece)?;
             }
-        };
-        match head.status {
-            status if status.is_success() => Ok(Reply { headers: head.headers, body }),
-            status => Err(refused(&call, status, &head.headers, &body)),
+        }
+        Ok(())
+    }
+
+    /// Sends a request; what comes is the head of its answer.
+    async fn send(&mut self, call: &Call) -> Result<Response<Incoming>, CliError> {
+        let request = call.request(&self.hub)?;
+        match self.sender().await?.send_request(request).await {
+            Ok(response) => Ok(response),
+            // The connection ended before any of it was written.
+            Err(error) if error.is_canceled() => {
+                Err(CliError::Failed(format!("the hub closed the connection: {error}")))
+            }
+            Err(error) => Err(call.lost(&error)),
         }
     }
 
@@ -197,6 +261,13 @@ impl Rest {
         };
         Ok(self.sender.insert(sender))
     }
+}
+
+/// An answer with all of its body.
+async fn whole(call: &Call, response: Response<Incoming>) -> Result<(StatusCode, Reply), CliError> {
+    let (head, body) = response.into_parts();
+    let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| call.lost(&error))?;
+    Ok((head.status, Reply { headers: head.headers, body: body.to_bytes() }))
 }
 
 fn refused(call: &Call, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> CliError {
@@ -235,20 +306,25 @@ fn unreachable(hub: &Hub, error: &dyn std::fmt::Display) -> CliError {
     ))
 }
 
-/// Joins segments to a path. All but the unreserved characters of RFC 3986 §2.3 are escaped.
+/// Joins segments to a path.
 fn path(segments: &[&str]) -> String {
     let mut path = String::new();
     for segment in segments {
         path.push('/');
-        for byte in segment.bytes() {
-            match byte {
-                b'-' | b'.' | b'_' | b'~' => path.push(char::from(byte)),
-                _ if byte.is_ascii_alphanumeric() => path.push(char::from(byte)),
-                _ => path.push_str(&format!("%{byte:02X}")),
-            }
-        }
+        escape_into(&mut path, segment);
     }
     path
+}
+
+/// Escapes all but the unreserved characters of RFC 3986 §2.3.
+fn escape_into(out: &mut String, text: &str) {
+    for byte in text.bytes() {
+        match byte {
+            b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            _ if byte.is_ascii_alphanumeric() => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -286,6 +362,24 @@ mod tests {
         let asked = fake.asked().await;
         assert_eq!(asked.line, "GET /devices/d/modules?api-version=2021-04-12");
         assert_eq!(asked.connection, 1);
+    }
+
+    /// Parameters are escaped; an answer that goes on is given in pieces, and a refusal as everywhere.
+    #[tokio::test]
+    async fn pieces() {
+        let mut fake = FakeHub::start(vec![said(200, "one\ntwo\n"), said(404, "gone")]).await;
+        let mut rest = fake.rest();
+        let call = || Call::new(Method::GET, &["logs"]).query("of", "a&b").query("last", "7");
+        let mut text = Vec::new();
+        let piece = |piece: &[u8]| {
+            text.extend_from_slice(piece);
+            Ok(())
+        };
+        rest.follow(call(), piece).await.unwrap();
+        assert_eq!(text, b"one\ntwo\n");
+        assert_eq!(fake.asked().await.line, "GET /logs?api-version=2021-04-12&of=a%26b&last=7");
+        let refused = rest.follow(call(), |_| Ok(())).await.unwrap_err();
+        assert!(refused.to_string().starts_with("gone (status 404)"), "{refused}");
     }
 
     /// An answer that is cut off leaves a change unknown and a read failed; nobody there is always failed.
