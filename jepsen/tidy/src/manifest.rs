@@ -64,6 +64,9 @@ pub fn check(manifests: &[(String, String)]) -> Vec<Problem> {
     problems
 }
 
+/// Crates with unsafe code in one file: `broker/wasm` loads machine code that it compiled and verified.
+const UNSAFE_PLACES: [&str; 1] = ["broker/wasm/Cargo.toml"];
+
 fn check_root(root: &Table, problems: &mut Vec<Problem>) {
     let mut want = |place: &[&str], wanted: &str| {
         if at(root, place).and_then(Value::as_str) != Some(wanted) {
@@ -92,7 +95,16 @@ fn check_member(path: &str, table: &Table, folders: &BTreeMap<String, String>, p
             problems.push(Problem::new(path, 0, format!("`package.{key}` must be the workspace's")));
         }
     }
-    if at(table, &["lints", "workspace"]).and_then(Value::as_bool) != Some(true) {
+    if UNSAFE_PLACES.contains(&path) {
+        // The lints can't be the workspace's: what is forbidden can't be allowed in one file.
+        for (place, wanted) in
+            [(["lints", "rust", "unsafe_code"], "deny"), (["lints", "clippy", "unwrap_used"], "deny")]
+        {
+            if at(table, &place).and_then(Value::as_str) != Some(wanted) {
+                problems.push(Problem::new(path, 0, format!("`{}` must be {wanted:?}", place.join("."))));
+            }
+        }
+    } else if at(table, &["lints", "workspace"]).and_then(Value::as_bool) != Some(true) {
         problems.push(Problem::new(
             path,
             0,
