@@ -151,6 +151,7 @@ fn output_line(text: &str, pipe: Pipe) -> LogLine {
     };
     let (level, category) = match pipe {
         Pipe::Out => (LogLevel::Information, "stdout"),
+        Pipe::Err if is_system => (LogLevel::Error, "stderr"),
         Pipe::Err => (LogLevel::Warning, "stderr"),
     };
     let category = category.to_owned();

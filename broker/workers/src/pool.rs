@@ -99,9 +99,11 @@ impl Shared {
 
     /// Keeps one process up until the app is stopped or given up.
     async fn run_slot(self: Arc<Self>, slot: usize, mut first: Option<Runner>) {
-        while !self.is_over() {
+        loop {
+            // The first is there already: when the app is stopped by now, it still has to be told.
             let end = match first.take() {
                 Some(runner) => self.run_one(slot, runner).await,
+                None if self.is_over() => return,
                 None => {
                     let mut stop = self.stop.subscribe();
                     let started = tokio::select! {

@@ -115,13 +115,10 @@ class Link {
     this.send({ rpcLog });
   }
 
-  /** Says why, and ends the process. */
+  /** Says why, and ends the process at once: standard error is written before `exit`, the stream isn't. */
   fail(reason) {
-    console.error(`worker: ${reason}`);
-    this.log('critical', 'system', reason);
-    // What is written is sent before the process ends; a stream that takes no more doesn't hold it up.
-    setTimeout(() => process.exit(1), 500);
-    this.stream.end(() => process.exit(1));
+    for (const line of reason.split('\n')) console.error(`LanguageWorkerConsoleLog ${line}`);
+    process.exit(1);
   }
 
   async receive(message) {
