@@ -110,11 +110,8 @@ fn commands() {
     both("reply", r#"{"deviceId":"other","body":"go"}"#, vec![command("other", "go")]);
     let full = r#"{"deviceId":"d","moduleId":"m","body":"","properties":{"a":1,"b":true},"messageId":"i",
         "correlationId":"c","ttlSeconds":60,"ack":"full"}"#;
-    let Ok([Effect::Command(found)]) =
-        read("commands", json_value(full)).as_deref().map(|list| list.to_vec().try_into().unwrap())
-    else {
-        panic!()
-    };
+    let read_all = read("commands", json_value(full)).unwrap();
+    let [Effect::Command(found)] = read_all.as_slice() else { panic!("{read_all:?}") };
     assert_eq!(found.properties, [("a".to_owned(), "1".to_owned()), ("b".to_owned(), "true".to_owned())]);
     assert_eq!(
         (found.ttl_seconds, found.ack.as_deref(), found.module.as_str()),

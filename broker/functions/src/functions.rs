@@ -99,6 +99,15 @@ async fn supervise(app: Arc<App>, orders: Arc<Orders>, mut stop: Stop, previous:
     app.stop().await;
 }
 
+/// Ends all apps when whoever runs the tier is dropped.
+struct Ending<'a>(&'a Functions);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.hosted.write().clear();
+    }
+}
+
 /// The functions tier of a node; see the module's header.
 pub struct Functions {
     pub(crate) core: Arc<Core>,
@@ -134,9 +143,14 @@ impl Functions {
     /// Follows the cluster's apps until it is dropped; apps end with it.
     pub async fn run(self: Arc<Self>) {
         let mut changes = self.core.cluster.changes();
+        let _all = Ending(&self);
+        let mut seen = None;
         loop {
             changes.mark_unchanged();
-            self.reconcile().await;
+            let now = self.versions();
+            if seen.as_ref() != Some(&now) {
+                seen = self.reconcile().await.then_some(now);
+            }
             let apps: Vec<Arc<App>> = self.apps();
             futures::future::join_all(apps.iter().map(|app| app.rest())).await;
             tokio::select! {
@@ -157,13 +171,27 @@ impl Functions {
         self.hosted.read().values().map(|hosted| hosted.app.clone()).collect()
     }
 
+    /// Whether one of the apps is so.
+    pub(crate) fn any_app(&self, is_so: impl Fn(&App) -> bool) -> bool {
+        self.hosted.read().values().any(|hosted| is_so(&hosted.app))
+    }
+
     /// The app of this name, as it runs here.
     pub(crate) fn app(&self, name: &str) -> Option<Arc<App>> {
         self.hosted.read().get(name).map(|hosted| hosted.app.clone())
     }
 
-    /// Hosts what there is, and nothing else.
-    async fn reconcile(self: &Arc<Self>) {
+    /// What decides what is hosted, in short: nothing is read again while it stays.
+    fn versions(&self) -> (Vec<(String, u64)>, String) {
+        let settings = self.core.cluster.settings_with(manifest::PREFIX);
+        let local = self.local.lock().as_ref().map(|(.., revision)| revision.clone());
+        let versions = settings.into_iter().map(|setting| (setting.name, setting.version));
+        (versions.collect(), local.unwrap_or_default())
+    }
+
+    /// Hosts what there is, and nothing else; whether all of it could be loaded.
+    async fn reconcile(self: &Arc<Self>) -> bool {
+        let mut is_complete = true;
         let mut wanted = manifest::all(self.core.cluster.as_ref());
         wanted.retain(|_, manifest| manifest.active().is_some());
         let local = self.local.lock().clone();
@@ -190,6 +218,7 @@ impl Functions {
             match self.parts(name, manifest, &revision, &local).await {
                 Ok(parts) => self.host(parts),
                 Err(error) => {
+                    is_complete = false;
                     tracing::warn!(app = name, %error, "function app can't be loaded now");
                     self.core.say(name, "", LogLevel::Error, format!("the app can't be loaded now: {error}"));
                 }
@@ -205,6 +234,7 @@ impl Functions {
             None => wanted.contains_key(app),
         });
         self.clean(&wanted).await;
+        is_complete
     }
 
     async fn parts(

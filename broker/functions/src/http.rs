@@ -96,8 +96,8 @@ impl HttpMount for Functions {
             return true;
         }
         // The host isn't known here: without apps there is nothing that could be meant.
-        let by_host = begins("/runtime/webhooks") || self.apps().iter().any(|app| is_of_prefix(app, path));
-        by_host && !is_realtime(path) && !self.apps().is_empty()
+        let is_webhook = begins("/runtime/webhooks");
+        !is_realtime(path) && self.any_app(|app| is_webhook || is_of_prefix(app, path))
     }
 
     fn answer(

@@ -56,6 +56,9 @@ pub struct FunctionsOptions {
     pub scale_interval: Duration,
     /// Skipped records after which a checkpoint is stored although no function ran. Default 10,000.
     pub skip_checkpoint: u64,
+    /// How long a checkpoint may stand before skipped records. Default 5 s: what is skipped looks like lag to
+    /// other nodes.
+    pub skip_interval: Duration,
     /// Lines of a function's log that a node keeps. Default 1,000.
     pub log_lines: usize,
     /// Bytes of a line. Default 4 KiB.
@@ -92,6 +95,7 @@ impl FunctionsOptions {
             revoke_grace: Duration::from_secs(30),
             scale_interval: Duration::from_secs(5),
             skip_checkpoint: 10_000,
+            skip_interval: Duration::from_secs(5),
             log_lines: 1_000,
             log_line_bytes: 4 << 10,
             peer_timeout: Duration::from_secs(5),

@@ -36,12 +36,15 @@ pub(crate) struct Cursor {
     ready: VecDeque<StreamRecord>,
     /// The last checkpoint that skipping has led to.
     skipped_from: u64,
+    /// When that was.
+    skipped_at: Instant,
     end: u64,
 }
 
 impl Cursor {
     pub(crate) fn new(partition: PartitionId, position: u64) -> Cursor {
-        Cursor { partition, position, ready: VecDeque::new(), skipped_from: position, end: position }
+        let (ready, skipped_at) = (VecDeque::new(), Instant::now());
+        Cursor { partition, position, ready, skipped_from: position, skipped_at, end: position }
     }
 
     /// Records between a place and the end of the stream, as last heard of.
@@ -64,15 +67,15 @@ impl Cursor {
             if self.ready.len() >= least || is_due || self.is_full(function) {
                 return Filled::Batch(self.cut(most, function.core.options.batch_bytes));
             }
-            if self.ready.is_empty()
-                && self.position - self.skipped_from >= function.core.options.skip_checkpoint
-            {
-                self.skipped_from = self.position;
+            if self.must_note_skipped(function) {
+                (self.skipped_from, self.skipped_at) = (self.position, Instant::now());
                 return Filled::Skipped(self.position);
             }
-            let wait = match self.ready.is_empty() {
-                true => function.core.options.read_wait,
-                false => host.event_wait.saturating_sub(waited).min(function.core.options.read_wait),
+            let read_wait = function.core.options.read_wait;
+            let wait = match (self.ready.is_empty(), self.position > self.skipped_from) {
+                (true, false) => read_wait,
+                (true, true) => function.core.options.skip_interval.min(read_wait),
+                (false, _) => host.event_wait.saturating_sub(waited).min(read_wait),
             };
             if !self.ready.is_empty() && since.is_none() {
                 since = Some(Instant::now());
@@ -93,7 +96,7 @@ impl Cursor {
                     tracing::warn!(partition = %self.partition, from = self.position, %start, "records are gone before their function saw them");
                     metrics::counter!("fleetline_function_gaps_total").increment(1);
                     self.position = start.0;
-                    self.skipped_from = start.0;
+                    (self.skipped_from, self.skipped_at) = (start.0, Instant::now());
                 }
                 Err(error) => {
                     tracing::debug!(partition = %self.partition, %error, "reading for a function failed");
@@ -104,6 +107,15 @@ impl Cursor {
             }
             function.stats.set_lag(self.partition.0, self.lag(self.position) + self.ready.len() as u64);
         }
+    }
+
+    /// Whether enough was skipped, or long enough ago, for a checkpoint.
+    fn must_note_skipped(&self, function: &StreamFunction) -> bool {
+        let skipped = self.position - self.skipped_from;
+        let options = &function.core.options;
+        self.ready.is_empty()
+            && skipped > 0
+            && (skipped >= options.skip_checkpoint || self.skipped_at.elapsed() >= options.skip_interval)
     }
 
     fn is_full(&self, function: &StreamFunction) -> bool {
@@ -125,7 +137,7 @@ impl Cursor {
         let records: Vec<StreamRecord> = self.ready.drain(..count).collect();
         // Between wanted records lie skipped ones: those go with what came before them.
         let next = self.ready.front().map_or(self.position, |record| record.offset);
-        self.skipped_from = next;
+        (self.skipped_from, self.skipped_at) = (next, Instant::now());
         RecordBatch { records, next }
     }
 

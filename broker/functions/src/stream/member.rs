@@ -59,7 +59,7 @@ pub(crate) async fn member(function: Arc<StreamFunction>, mut stop: Stop) {
 
 impl Member {
     async fn work(&mut self, stop: &mut Stop) {
-        let mut backoff = self.function.core.backoff();
+        let (mut backoff, mut restarts) = (self.function.core.backoff(), self.function.core.backoff());
         while !stop.is_set() {
             let answered = match self.member {
                 None => self.join().await,
@@ -78,13 +78,18 @@ impl Member {
                     }
                 }
             }
-            let deadline = Instant::now() + self.session_timeout / HEARTBEATS_PER_SESSION;
+            let mut deadline = Instant::now() + self.session_timeout / HEARTBEATS_PER_SESSION;
             // A release is told at once, everything else when the heartbeat is due.
             while Instant::now() < deadline && !self.has_released() {
                 tokio::select! {
                     () = tokio::time::sleep_until(deadline.into()) => break,
                     () = stop.stopped() => return,
-                    Some(ended) = self.runs.join_next_with_id() => self.on_end(ended),
+                    Some(ended) = self.runs.join_next_with_id() => {
+                        if self.on_end(ended) {
+                            // It is begun anew with the next answer: soon, but not at once, again and again.
+                            deadline = deadline.min(Instant::now() + restarts.next());
+                        }
+                    }
                 }
             }
         }
@@ -184,25 +189,29 @@ impl Member {
         self.slots.insert(partition, Slot { epoch, stop: sender, run, revoked: None, ended: None });
     }
 
-    fn on_end(&mut self, ended: Result<(Id, (PartitionId, Ended)), JoinError>) {
+    /// A run has ended; whether it was one that should go on.
+    fn on_end(&mut self, ended: Result<(Id, (PartitionId, Ended)), JoinError>) -> bool {
         match ended {
             Ok((id, (partition, ended))) => {
                 let Some(slot) = self.slots.get_mut(&partition).filter(|slot| slot.run.id() == id) else {
-                    return;
+                    return false;
                 };
-                match slot.revoked {
-                    Some(_) => slot.ended = Some(ended),
-                    // Claimed anew with the next heartbeat, if it is still this member's.
-                    None => drop(self.slots.remove(&partition)),
+                if slot.revoked.is_some() {
+                    slot.ended = Some(ended);
+                    return false;
                 }
+                // Claimed anew with the next heartbeat, if it is still this member's.
+                self.slots.remove(&partition);
+                true
             }
             Err(error) => {
                 let id = error.id();
-                // A broken one is: the next assignment finds no slot.
+                // Who was aborted has no slot any more, or one that says so.
                 self.slots.retain(|_, slot| slot.run.id() != id || slot.ended.is_some());
                 if error.is_panic() {
                     tracing::error!(%error, group = self.function.group, "a function's partition failed");
                 }
+                error.is_panic()
             }
         }
     }

@@ -235,7 +235,7 @@ impl Run {
             id: self.id_of(first),
             partition: self.partition,
             data: records::many(&function.trigger, &self.origin(), &records),
-            device: same.then(|| first.device()),
+            device: same.then(|| first.device()).filter(|device| !device.is_empty()),
             state: function.app.keeps_state().then(|| self.state.input()),
         };
         let mut stop = self.stop.clone();
