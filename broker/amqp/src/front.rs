@@ -192,6 +192,11 @@ impl Front {
         !self.known && self.verifying == 0
     }
 
+    /// Whether a delivery waits for room in its partition.
+    pub(crate) fn is_parked(&self) -> bool {
+        self.parked.is_some()
+    }
+
     /// Whether nothing may be read now.
     pub(crate) fn is_stopped(&self) -> bool {
         self.parked.is_some() || self.engine.output_len() >= self.context.limits.output_bytes_max

@@ -235,6 +235,10 @@ where
                 return Err("login_timeout");
             }
             let engine_now = self.now();
+            if self.front.is_parked() {
+                // It may speak; it isn't heard, because what it has sent waits for a partition.
+                self.front.engine.not_listening(engine_now);
+            }
             if self.front.engine.deadline().is_some_and(|deadline| deadline <= engine_now) {
                 self.front.engine.tick(engine_now);
             }

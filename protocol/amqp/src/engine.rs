@@ -326,6 +326,11 @@ impl Engine {
         }
     }
 
+    /// The caller doesn't read now because something of its own is full: the peer's silence is no fault.
+    pub fn not_listening(&mut self, now: u64) {
+        self.heard = self.heard.max(now);
+    }
+
     /// What goes to the socket; the caller takes it off the front.
     pub fn output(&mut self) -> &mut Vec<u8> {
         self.flush_accepted();

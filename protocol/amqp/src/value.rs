@@ -5,9 +5,9 @@
 //! surprised. Nothing is copied and nothing is allocated.
 //!
 //! Why not `serde_amqp`: version 0.18 reads nested values by recursion without a bound, so that a value
-//! of 63 kB ends the process by a stack overflow, which a peer could send before it is known; and a
-//! transfer costs 255 ns to read (here about a tenth, see `examples/transfer_cost.rs`). It serves as the
-//! other side of differential tests instead.
+//! of 63 kB ends the process by a stack overflow, which a peer could send before it is known; and reading
+//! a transfer costs nearly three times as much (`examples/transfer_cost.rs`). It serves as the other side
+//! of differential tests instead.
 //!
 //! Invariants:
 //! 1. Any bytes give a value or a [`DecodeError`]; never a panic, never a read over the end.

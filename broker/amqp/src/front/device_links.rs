@@ -297,7 +297,7 @@ impl Front {
     pub(crate) fn poll_parked(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(parked) = self.parked.as_mut() else { return false };
         let partition = self.devices.get(&parked.device).map(|device| device.partition);
-        let is_full = partition.is_some_and(|partition| self.context.gateway.ingest.is_full(partition));
+        let is_full = partition.is_some_and(|partition| self.context.gateway.ingest.has_waiting(partition));
         if parked.room.as_mut().poll(cx).is_pending() && is_full {
             return false;
         }
