@@ -167,7 +167,8 @@ impl Core {
 
     /// Broadcasts were written: no ping is needed for a while.
     pub(crate) fn on_written(&mut self) {
-        self.session.on_sent(self.tier.clock_ms());
+        self.last_ping_ms = self.tier.clock_ms();
+        self.session.on_sent(self.last_ping_ms);
     }
 
     /// The socket is gone; ends the connection unless it can be resumed.
@@ -201,6 +202,7 @@ impl Core {
             return false;
         }
         let now = self.tier.clock_ms();
+        self.keep_alive_behind_work(now);
         self.session.on_deadline(now);
         if self.close_at_ms.is_some_and(|at| at <= now) {
             self.close_at_ms = None;
@@ -211,7 +213,6 @@ impl Core {
         if self.is_resumable && self.phase == Phase::Open {
             moved |= self.push_broadcasts(now);
         }
-        self.keep_alive_behind_work(now);
         moved | self.look_for_end(cx, now)
     }
 
@@ -246,6 +247,7 @@ impl Core {
         if let Ok(ping) = Message::Ping.to_bytes(self.protocol()) {
             self.out.push_back(ping);
         }
+        self.session.on_sent(now);
         // It may speak; it isn't heard, because what it has said waits.
         self.session.receive(now, Bytes::new());
     }

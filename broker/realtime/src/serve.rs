@@ -8,7 +8,7 @@ use fleetline_types::{NodeId, PartitionId, Term};
 use prost::Message;
 
 use crate::directory::Noted;
-use crate::front::requests::{ClientCall, Verb};
+use crate::front::requests::{ClientCall, PollKind, Verb};
 use crate::member::ClientInfo;
 use crate::tier::Realtime;
 use crate::wire::{Adopt, Answer, Ask, Call, ClientReply, ClientRequest, InterestUpdate};
@@ -70,7 +70,11 @@ impl Realtime {
     async fn on_client(&self, request: ClientRequest) -> Answer {
         let claim = |claim: crate::wire::WireClaim| Claim { kind: claim.kind, value: claim.value };
         let verb = match request.kind {
-            ClientRequest::POLL => Verb::Poll { is_events: request.is_events },
+            ClientRequest::POLL => Verb::Poll(match (request.is_events, request.is_first) {
+                (false, _) => PollKind::Long,
+                (true, true) => PollKind::FirstEvents,
+                (true, false) => PollKind::NextEvents,
+            }),
             ClientRequest::POST => Verb::Post(request.body),
             ClientRequest::DELETE => Verb::Delete,
             _ => return reply(400, Bytes::new()),

@@ -216,7 +216,7 @@ pub(crate) struct ClientRequest {
     /// Of a post.
     #[prost(bytes = "bytes", tag = "9")]
     pub(crate) body: Bytes,
-    /// Of a poll: the first one, which may make the connection.
+    /// Of a poll for a stream of events: the first one.
     #[prost(bool, tag = "10")]
     pub(crate) is_first: bool,
     /// Time for its handshake, if its token says one.

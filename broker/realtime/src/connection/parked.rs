@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use fleetline_signalr::long_polling::{OnDeadline, OnGet, PollOptions, PollQueue, Polls};
 use fleetline_signalr::sse;
+use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Sleep, sleep_until};
 
@@ -29,8 +30,8 @@ enum Reader {
     None,
     /// A long poll hangs.
     Poll(fleetline_signalr::long_polling::Poll, oneshot::Sender<PollAnswer>),
-    /// A stream of events.
-    Events(mpsc::Sender<Bytes>),
+    /// A stream of events, and what tells that its reader is gone.
+    Events(mpsc::Sender<Bytes>, BoxFuture<'static, ()>),
 }
 
 /// The task of a connection over server-sent events or long polling.
@@ -40,7 +41,7 @@ pub(crate) struct ParkedTask {
     queue: PollQueue,
     reader: Reader,
     /// The reader's place for the next event, while it has none.
-    room: Option<futures::future::BoxFuture<'static, Option<mpsc::OwnedPermit<Bytes>>>>,
+    room: Option<BoxFuture<'static, Option<mpsc::OwnedPermit<Bytes>>>>,
     timer: Pin<Box<Sleep>>,
     /// Nobody polls any more.
     is_gone: bool,
@@ -130,7 +131,10 @@ impl ParkedTask {
         while let Some(get) = self.core.member.mailbox.take_get() {
             any = true;
             match get {
-                Get::Events(events) => self.reader = Reader::Events(events),
+                Get::Events(events) => {
+                    let watched = events.clone();
+                    self.reader = Reader::Events(events, Box::pin(async move { watched.closed().await }));
+                }
                 Get::Poll(answer) => self.on_poll(answer),
             }
         }
@@ -167,14 +171,17 @@ impl ParkedTask {
                 }
                 is_closed
             }
-            Reader::Events(events) if events.is_closed() => {
-                self.reader = Reader::None;
-                self.room = None;
-                self.is_gone = true;
-                self.core.on_socket_lost();
-                true
+            Reader::Events(_, closed) => {
+                let is_closed = closed.as_mut().poll(cx).is_ready();
+                if is_closed {
+                    self.reader = Reader::None;
+                    self.room = None;
+                    self.is_gone = true;
+                    self.core.on_socket_lost();
+                }
+                is_closed
             }
-            _ => false,
+            Reader::None => false,
         }
     }
 
@@ -186,7 +193,7 @@ impl ParkedTask {
                 false
             }
             Reader::Poll(..) => self.give_to_poll(cx),
-            Reader::Events(_) => self.give_events(cx),
+            Reader::Events(..) => self.give_events(cx),
         }
     }
 
@@ -237,7 +244,7 @@ impl ParkedTask {
             if self.queue.is_empty() {
                 return any;
             }
-            let Reader::Events(events) = &self.reader else { return any };
+            let Reader::Events(events, _) = &self.reader else { return any };
             let room = self.room.get_or_insert_with(|| {
                 let events = events.clone();
                 Box::pin(async move { events.reserve_owned().await.ok() })
@@ -257,11 +264,11 @@ impl ParkedTask {
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let now = self.core.tier.clock_ms();
         // A stream of events lives as long as its reader; polls have times of their own.
-        if !matches!(self.reader, Reader::Events(_)) && self.on_poll_deadline(now) {
+        if !matches!(self.reader, Reader::Events(..)) && self.on_poll_deadline(now) {
             return Poll::Ready(());
         }
         let polls = match &self.reader {
-            Reader::Events(_) => None,
+            Reader::Events(..) => None,
             Reader::None | Reader::Poll(..) => self.polls.deadline_ms(),
         };
         let core = self.core.deadline_ms().filter(|_| self.over_at_ms.is_none());

@@ -39,12 +39,23 @@ pub(crate) struct ClientCall {
 /// What a client asks for.
 #[derive(Clone, Debug)]
 pub(crate) enum Verb {
-    /// Messages; for a stream of events if it says so.
-    Poll { is_events: bool },
+    /// Messages.
+    Poll(PollKind),
     /// To take these.
     Post(Bytes),
     /// To end.
     Delete,
+}
+
+/// What a poll is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PollKind {
+    /// Long polling.
+    Long,
+    /// A stream of events that another node writes: the first poll of it.
+    FirstEvents,
+    /// The same, a later one.
+    NextEvents,
 }
 
 /// Status and body of an answer.
@@ -63,7 +74,10 @@ impl Realtime {
                 is_active: true,
                 is_resumable: Realtime::is_resumable(&member),
             },
-            None if self.buried.has(id) => Connection::Unknown,
+            // It is over, or elsewhere.
+            None if self.buried.has(id) || self.publisher.adopted.node_of(id).is_some() => {
+                Connection::Unknown
+            }
             None => Connection::Negotiated,
         }
     }
@@ -71,23 +85,18 @@ impl Realtime {
     /// Answers a client's request as the owner of its connection.
     pub(crate) async fn answer_client(&self, call: ClientCall, verb: Verb) -> StatusBody {
         let transport = match &verb {
-            Verb::Poll { is_events: true } => Transport::ServerSentEvents,
+            Verb::Poll(PollKind::FirstEvents | PollKind::NextEvents) => Transport::ServerSentEvents,
             _ => Transport::LongPolling,
         };
         let wish = match &verb {
-            Verb::Poll { .. } => Wish::Connect(transport),
+            Verb::Poll(_) => Wish::Connect(transport),
             Verb::Post(_) => Wish::Send,
             Verb::Delete => Wish::Delete,
         };
         let known = self.known(&call.connection);
         // Events that another node writes are polls here, one after the other.
-        let is_next = matches!(
-            (known, wish),
-            (
-                Connection::On { transport: Transport::ServerSentEvents, .. },
-                Wish::Connect(Transport::ServerSentEvents)
-            )
-        );
+        let is_next = matches!(verb, Verb::Poll(PollKind::NextEvents))
+            && matches!(known, Connection::On { transport: Transport::ServerSentEvents, .. });
         if let (false, Err(refused)) = (is_next, transport::check(wish, known, &Transport::ALL)) {
             return refusal(refused);
         }
@@ -100,7 +109,7 @@ impl Realtime {
             },
         };
         match verb {
-            Verb::Poll { .. } => poll(&member).await,
+            Verb::Poll(_) => poll(&member).await,
             Verb::Post(body) => post(&member, body).await,
             Verb::Delete => {
                 member.outbox.end(crate::outbox::End::Deleted);
@@ -168,9 +177,10 @@ impl Realtime {
         };
         let mut limit = self.options().limits.join_wait.saturating_add(self.peers.call_wait);
         match verb {
-            Verb::Poll { is_events } => {
+            Verb::Poll(kind) => {
                 request.kind = ClientRequest::POLL;
-                request.is_events = is_events;
+                request.is_events = kind != PollKind::Long;
+                request.is_first = kind == PollKind::FirstEvents;
                 limit = Duration::from_millis(PollOptions::default().timeout_ms).saturating_add(POLL_SLACK);
             }
             Verb::Post(body) => {

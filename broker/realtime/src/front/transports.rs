@@ -34,7 +34,7 @@ use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use tokio::sync::mpsc;
 
 use super::access::Caller;
-use super::requests::{ClientCall, StatusBody, Verb, is_of, refusal};
+use super::requests::{ClientCall, PollKind, StatusBody, Verb, is_of, refusal};
 use super::{access, negotiate, reply};
 use crate::connection::socket::{Socket, SocketTask};
 use crate::connection::{Core, Start};
@@ -84,7 +84,7 @@ pub(super) async fn answer(
         }
         (Wish::Connect(Transport::ServerSentEvents), _) => events(tier, id.node(), call).await,
         (Wish::Connect(_), _) => {
-            let answer = ask(tier, id.node(), &call, Verb::Poll { is_events: false }).await;
+            let answer = ask(tier, id.node(), &call, Verb::Poll(PollKind::Long)).await;
             let mut response = respond(answer);
             for (name, value) in NO_CACHE_HEADERS {
                 if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
@@ -257,7 +257,7 @@ fn switching(key: &str) -> Response<Body> {
 /// A stream of events: here from the connection itself, elsewhere from polls of the node that owns it.
 async fn events(tier: &Arc<Realtime>, owner: NodeId, call: ClientCall) -> Response<Body> {
     if owner != tier.peers.me {
-        let (status, body) = ask(tier, owner, &call, Verb::Poll { is_events: true }).await;
+        let (status, body) = ask(tier, owner, &call, Verb::Poll(PollKind::FirstEvents)).await;
         if status != 200 {
             return respond((status, body));
         }
@@ -286,7 +286,7 @@ async fn events(tier: &Arc<Realtime>, owner: NodeId, call: ClientCall) -> Respon
 fn polled(tier: Arc<Realtime>, owner: NodeId, call: ClientCall) -> impl Stream<Item = Bytes> + Send {
     stream::unfold((tier, call), move |(tier, call)| async move {
         loop {
-            match ask(&tier, owner, &call, Verb::Poll { is_events: true }).await {
+            match ask(&tier, owner, &call, Verb::Poll(PollKind::NextEvents)).await {
                 (200, body) if body.is_empty() => {}
                 (200, body) => return Some((sse::event(&body), (tier, call))),
                 _ => return None,

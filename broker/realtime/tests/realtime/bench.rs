@@ -1,1 +1,192 @@
-//! To come.
+//! What fan-out and an idle connection cost. Not part of the tests: run with
+//! `cargo test --release -p fleetline-realtime --test realtime -- --ignored --nocapture bench`.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use fleetline_gateway::http::{HttpMount, PeerInfo};
+use fleetline_realtime::{Destination, Realtime, RealtimeLimits, RealtimeOptions};
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::client::client_token;
+use crate::sockets::message;
+use crate::world::{ENDPOINT, World};
+
+/// A client that opens a WebSocket, says its handshake, and reads whatever comes at once.
+struct Sink {
+    script: Vec<u8>,
+    read: usize,
+    bytes: Arc<AtomicU64>,
+    writes: Arc<AtomicU64>,
+}
+
+impl AsyncRead for Sink {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let left = &self.script[self.read..];
+        if left.is_empty() {
+            // Never woken: nothing more comes.
+            return Poll::Pending;
+        }
+        let count = left.len().min(buffer.remaining());
+        buffer.put_slice(&left[..count]);
+        self.read += count;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Sink {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let count: usize = slices.iter().map(|slice| slice.len()).sum();
+        self.bytes.fetch_add(count as u64, Ordering::Relaxed);
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        Poll::Ready(Ok(count))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+struct Counters {
+    bytes: Arc<AtomicU64>,
+    writes: Arc<AtomicU64>,
+}
+
+fn attach(tier: &Arc<Realtime>, token: &str, counters: &Counters) {
+    let mut script = format!(
+        "GET /client/?hub=chat HTTP/1.1\r\nhost: hub.test\r\nauthorization: Bearer {token}\r\n\
+         upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n\
+         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    .into_bytes();
+    let handshake = b"{\"protocol\":\"json\",\"version\":1}\x1e";
+    // A mask of zeros leaves the payload as it is.
+    script.extend([0x81, 0x80 | handshake.len() as u8, 0, 0, 0, 0]);
+    script.extend(handshake);
+    let sink = Sink { script, read: 0, bytes: counters.bytes.clone(), writes: counters.writes.clone() };
+    let tier = tier.clone();
+    tokio::spawn(async move {
+        let answer = move |request: Request<Incoming>| {
+            let tier = tier.clone();
+            let peer = PeerInfo {
+                address: ([127, 0, 0, 1], 1).into(),
+                certificate: None,
+                chained: Arc::new(|_| false),
+            };
+            async move { Ok::<_, std::convert::Infallible>(tier.answer(request, peer).await) }
+        };
+        let service = hyper::service::service_fn(answer);
+        let builder = hyper::server::conn::http1::Builder::new();
+        let _ = builder.serve_connection(TokioIo::new(sink), service).with_upgrades().await;
+    });
+}
+
+/// CPU time of the process, in seconds.
+fn cpu() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("stat");
+    let fields: Vec<&str> = stat.rsplit_once(')').expect("fields").1.split_whitespace().collect();
+    let ticks: f64 = fields[11..13].iter().map(|field| field.parse::<f64>().expect("number")).sum();
+    ticks / 100.0
+}
+
+/// Resident memory, in bytes.
+fn resident() -> f64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("statm");
+    statm.split_whitespace().nth(1).expect("field").parse::<f64>().expect("number") * 4096.0
+}
+
+async fn with_clients(count: usize) -> (Arc<World>, crate::world::Node, Counters) {
+    let world = World::new();
+    let limits = RealtimeLimits { connections_max: 1_000_000, ..RealtimeLimits::default() };
+    let node = world.start(1, RealtimeOptions { limits, ..RealtimeOptions::new(ENDPOINT) }).await;
+    let counters = Counters { bytes: Arc::default(), writes: Arc::default() };
+    let token = client_token(&world, &node.tier, "chat", None);
+    for number in 0..count {
+        attach(&node.tier, &token, &counters);
+        if number % 100 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    // Each client is answered with the head of the switch and an answer to its handshake.
+    while counters.writes.load(Ordering::Relaxed) < 2 * count as u64 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    (world, node, counters)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn bench_fan_out_to_10_000_sinks() {
+    const CLIENTS: u64 = 10_000;
+    let (_world, node, counters) = with_clients(CLIENTS as usize).await;
+    for (messages, burst) in [(200_u64, 1_u64), (1_000, 10), (2_000, 100)] {
+        let (start, before) = (Instant::now(), cpu());
+        let (writes, target) =
+            (counters.writes.load(Ordering::Relaxed), node.tier.stats().sent + messages * CLIENTS);
+        let bytes = counters.bytes.load(Ordering::Relaxed);
+        let frame = fleetline_realtime::Encoded::json(&message("m", 1_000)).len() as u64 + 2;
+        for round in 0..messages / burst {
+            for number in 0..burst {
+                let to = Destination::All { excluded: Vec::new() };
+                node.tier.publish("chat", &to, message("m", 1_000 + (round + number) % 1_000)).expect("room");
+            }
+            let wanted = bytes + (round + 1) * burst * CLIENTS * frame;
+            while counters.bytes.load(Ordering::Relaxed) < wanted {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert_eq!(node.tier.stats().sent, target);
+        let (wall, cpu) = (start.elapsed().as_secs_f64(), cpu() - before);
+        let deliveries = (messages * CLIENTS) as f64;
+        let writes = counters.writes.load(Ordering::Relaxed) - writes;
+        println!(
+            "{CLIENTS} clients, {burst} messages at a time: {:.0} deliveries/s, {:.2} CPU-s per million, {:.1} \
+             messages a write",
+            deliveries / wall,
+            cpu / deliveries * 1e6,
+            deliveries / writes as f64,
+        );
+    }
+    assert_eq!(node.tier.stats().slow_clients, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn bench_memory_of_idle_connections() {
+    const CLIENTS: usize = 100_000;
+    let (_world, _node, _counters) = with_clients(1_000).await;
+    let before = resident();
+    let (_world, node, _counters) = with_clients(CLIENTS).await;
+    let after = resident();
+    println!("{CLIENTS} idle connections: {:.0} bytes each", (after - before) / CLIENTS as f64);
+    assert_eq!(node.tier.stats().connections, CLIENTS);
+}

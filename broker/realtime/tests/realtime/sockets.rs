@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fleetline_realtime::{Destination, Encoded, GroupAction, RealtimeLimits, RealtimeOptions};
-use fleetline_signalr::token::Claim;
 use fleetline_signalr::{Message, Protocol};
 use futures::{SinkExt, StreamExt};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message as Frame;
 
-use crate::client::{Client, Wants, negotiate, open};
+use crate::client::{Client, Wants, negotiate, open, raw_token};
 use crate::world::{ENDPOINT, World};
 
 pub fn message(target: &str, number: u64) -> Encoded {
@@ -167,13 +166,18 @@ async fn a_client_without_handshake_is_ended() {
 #[tokio::test(start_paused = true)]
 async fn a_token_may_end_its_connection() {
     let (world, nodes) = World::cluster(1).await;
-    let claim = |kind: &str, value: String| Claim { kind: kind.to_owned(), value };
-    let until = (world.now_secs() + 20).to_string();
-    // A backend that signs itself can say what only the service means; `mint` would escape it.
-    let claims = vec![claim("role", "x".to_owned()), claim("until", until)];
-    let mut client = Client::with(&world, &nodes[0], &Wants { claims, ..Wants::of("chat") }).await;
-    nodes[0].tier.publish("chat", &all(), message("m", 1)).expect("room");
-    assert_eq!(client.number().await, 1);
+    let now = world.now_secs();
+    let payload = json!({
+        "aud": format!("{ENDPOINT}/client/?hub=chat"), "exp": now + 20, "asrs.s.coae": "true", "sub": "u",
+    });
+    let token = raw_token(&nodes[0].tier, &json!({ "alg": "HS256" }), &payload);
+    let mut client =
+        Client::with(&world, &nodes[0], &Wants { token: Some(token), ..Wants::of("chat") }).await;
+    let start = tokio::time::Instant::now();
+    assert_eq!(client.message().await, Ok(Message::Ping));
+    let end = client.message().await;
+    assert!(matches!(end, Ok(Message::Close { error: Some(_), allow_reconnect: true })), "{end:?}");
+    assert_eq!(start.elapsed().as_secs(), 20);
 }
 
 #[tokio::test]

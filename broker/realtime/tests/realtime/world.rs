@@ -81,7 +81,7 @@ impl World {
         while tier.connection_string().is_none() {
             tokio::task::yield_now().await;
         }
-        Node { id, tier, running }
+        Node { tier, running }
     }
 
     /// Starts nodes 1 to `count`; leaders go round.
@@ -165,7 +165,6 @@ impl World {
 
 /// A node of the world.
 pub struct Node {
-    pub id: NodeId,
     pub tier: Arc<Realtime>,
     running: JoinHandle<()>,
 }
