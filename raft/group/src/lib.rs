@@ -45,7 +45,7 @@ pub use error::{GroupError, ProposeError};
 pub use group::{Confirmed, Group, GroupOptions, GroupStatus, ReplicaLag};
 pub use log_store::EntryFetcher;
 pub use machine::{Machine, MachineError};
-pub use runtime::{FleetRuntime, seed_this_thread};
+pub use runtime::{FleetRuntime, align_ticks, seed_this_thread};
 pub use snapshots::{SnapshotHandle, SnapshotStore, raft_meta};
 pub use types::{
     AppendRequest, AppendResponse, Command, Entry, LogIdOf, Membership, NetworkSnapshot, Raft, Reply,
