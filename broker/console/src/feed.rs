@@ -14,8 +14,9 @@
 //!
 //! Invariants:
 //! 1. Rates come from the streams' ends, so they are right however little of the records is read.
-//! 2. A tick reads about [`TICK_BYTES_MAX`] at the most, from partitions in turn, and keeps of them one position a device and a small
-//!    sample. A reader that is too far behind leaps to the end: the page shows now, not all.
+//! 2. A tick reads about [`TICK_BYTES_MAX`] at the most, from partitions in turn, and keeps of it one
+//!    position a device and a small sample. A reader that is too far behind leaps to the end: the page
+//!    shows now, not all.
 //! 3. Nothing is read while nobody watches; the first tick then begins a little before the end.
 
 mod follow;

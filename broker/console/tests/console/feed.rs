@@ -152,17 +152,15 @@ async fn every_partition_has_its_turn() {
     let mut world = World::with(65, FeedScope::Held, true);
     let feed = start(&world);
     next(&mut world, "tick").await;
+    world.hub.store(PartitionId(63), &[("quiet", b"1")]);
+    // Each tick brings more than a tick may read, all of it in partitions that come before.
     let large = vec![b'x'; 200_000];
-    for number in 0..64 {
-        world.hub.store(PartitionId(number), &[(format!("meter-{number}").as_str(), &large)]);
-    }
-    // 64 batches of 200 kB are some ticks' worth: all of them are seen, none twice.
-    let mut seen: Vec<u64> = Vec::new();
-    while seen.len() < 64 {
+    let mut seen = false;
+    for _ in 0..20 {
+        (0..32).for_each(|number| world.hub.store(PartitionId(number), &[("loud", &large)]));
         let records = next(&mut world, "records").await;
-        seen.extend(records["rows"].as_array().unwrap().iter().map(|row| row["partition"].as_u64().unwrap()));
+        seen = seen || records["rows"].as_array().unwrap().iter().any(|row| row["device"] == "quiet");
     }
-    seen.sort_unstable();
-    assert_eq!(seen, (0..64).collect::<Vec<u64>>());
+    assert!(seen);
     feed.abort();
 }
