@@ -32,6 +32,11 @@ use crate::spec::FunctionSpec;
 use crate::store::{self, BlobRef};
 use crate::stored::StoredApp;
 
+/// Starts of a worker that fail one after the other until a node leaves the app's work to others …
+const FAILED_STARTS_MAX: u32 = 3;
+/// … for so long.
+const STAND_DOWN: Duration = Duration::from_secs(60);
+
 /// Where an app's files come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -89,6 +94,8 @@ pub(crate) struct App {
     running: Arc<Mutex<HashMap<String, String>>>,
     last_used: Mutex<Instant>,
     cold_starts: AtomicU64,
+    /// Starts that failed one after the other, and when the last one did.
+    failed_starts: Mutex<(u32, Option<Instant>)>,
     /// The worker as people see it.
     state: Mutex<String>,
 }
@@ -145,6 +152,7 @@ impl App {
             running: Arc::default(),
             last_used: Mutex::new(Instant::now()),
             cold_starts: AtomicU64::new(0),
+            failed_starts: Mutex::default(),
             state: Mutex::new("stopped".to_owned()),
             name,
             core,
@@ -159,6 +167,16 @@ impl App {
     pub(crate) fn worker_state(&self) -> (String, u64, usize) {
         let cold = self.cold_starts.load(Ordering::Relaxed);
         (self.state.lock().clone(), cold, self.running.lock().len())
+    }
+
+    /// Whether this node should leave the app's work to others for now: it has no such workers, or they
+    /// don't start here.
+    pub(crate) fn is_unable(&self) -> bool {
+        if self.core.kinds.iter().all(|kind| kind.name() != self.kind) {
+            return true;
+        }
+        let (count, last) = *self.failed_starts.lock();
+        count >= FAILED_STARTS_MAX && last.is_some_and(|last| last.elapsed() < STAND_DOWN)
     }
 
     /// Whether its worker keeps state for it (`broker/wasm`).
@@ -240,6 +258,7 @@ impl App {
                 let up = Arc::new(Up { functions: functions.collect(), worker });
                 slot.up = Some(up.clone());
                 slot.backoff.reset();
+                *self.failed_starts.lock() = (0, None);
                 slot.not_before = None;
                 "running".clone_into(&mut self.state.lock());
                 Ok(up)
@@ -247,6 +266,8 @@ impl App {
             Err(error) => {
                 self.core.say(&self.name, "", LogLevel::Error, error.to_string());
                 self.set_failed(&mut slot, &error.to_string());
+                let mut failed = self.failed_starts.lock();
+                *failed = (failed.0 + 1, Some(Instant::now()));
                 Err(error)
             }
         };

@@ -99,6 +99,17 @@ async fn supervise(app: Arc<App>, orders: Arc<Orders>, mut stop: Stop, previous:
     app.stop().await;
 }
 
+/// An app that is developed on this machine.
+#[derive(Clone)]
+pub(crate) struct LocalApp {
+    pub(crate) name: String,
+    pub(crate) manifest: Manifest,
+    pub(crate) folder: PathBuf,
+    pub(crate) stored: StoredApp,
+    /// Changes with its files.
+    pub(crate) revision: String,
+}
+
 /// Ends all apps when whoever runs the tier is dropped.
 struct Ending<'a>(&'a Functions);
 
@@ -114,7 +125,7 @@ pub struct Functions {
     pub(crate) orders: Arc<Orders>,
     hosted: RwLock<BTreeMap<String, Hosted>>,
     /// An app that is developed on this machine.
-    local: Mutex<Option<(String, Manifest, PathBuf, StoredApp, String)>>,
+    local: Mutex<Option<LocalApp>>,
     pub(crate) wake: Notify,
     /// Held while something is deployed: folders that no app names yet are left alone.
     pub(crate) deploying: tokio::sync::Mutex<()>,
@@ -184,7 +195,7 @@ impl Functions {
     /// What decides what is hosted, in short: nothing is read again while it stays.
     fn versions(&self) -> (Vec<(String, u64)>, String) {
         let settings = self.core.cluster.settings_with(manifest::PREFIX);
-        let local = self.local.lock().as_ref().map(|(.., revision)| revision.clone());
+        let local = self.local.lock().as_ref().map(|local| local.revision.clone());
         let versions = settings.into_iter().map(|setting| (setting.name, setting.version));
         (versions.collect(), local.unwrap_or_default())
     }
@@ -195,8 +206,8 @@ impl Functions {
         let mut wanted = manifest::all(self.core.cluster.as_ref());
         wanted.retain(|_, manifest| manifest.active().is_some());
         let local = self.local.lock().clone();
-        if let Some((name, manifest, ..)) = &local {
-            wanted.insert(name.clone(), manifest.clone());
+        if let Some(local) = &local {
+            wanted.insert(local.name.clone(), local.manifest.clone());
         }
         let gone: Vec<String> =
             self.hosted.read().keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
@@ -208,7 +219,7 @@ impl Functions {
         for (name, manifest) in &wanted {
             let here = self.app(name);
             let revision = match &local {
-                Some((local_name, _, _, _, revision)) if local_name == name => revision.clone(),
+                Some(local) if local.name == *name => local.revision.clone(),
                 _ => manifest.revision(),
             };
             if let Some(app) = here.filter(|app| app.revision == revision) {
@@ -242,15 +253,13 @@ impl Functions {
         name: &str,
         manifest: &Manifest,
         revision: &str,
-        local: &Option<(String, Manifest, PathBuf, StoredApp, String)>,
+        local: &Option<LocalApp>,
     ) -> Result<AppParts, FunctionsError> {
         let version = manifest
             .active()
             .ok_or_else(|| FunctionsError::NotFound(format!("an active version of app {name}")))?;
         let (source, stored) = match local {
-            Some((local_name, _, folder, stored, _)) if local_name == name => {
-                (Source::Folder(folder.clone()), stored.clone())
-            }
+            Some(local) if local.name == name => (Source::Folder(local.folder.clone()), local.stored.clone()),
             _ => {
                 let bytes = store::get(self.core.devices.as_ref(), name, &version.metadata).await?;
                 (Source::Stored(version.archive.clone()), StoredApp::decode(name, &bytes)?)
@@ -290,15 +299,8 @@ impl Functions {
     }
 
     /// Develops an app on this machine: it is as if it were deployed, from a folder.
-    pub(crate) fn set_local(
-        &self,
-        name: &str,
-        manifest: Manifest,
-        folder: PathBuf,
-        stored: StoredApp,
-        revision: String,
-    ) {
-        *self.local.lock() = Some((name.to_owned(), manifest, folder, stored, revision));
+    pub(crate) fn set_local(&self, local: LocalApp) {
+        *self.local.lock() = Some(local);
         self.wake.notify_one();
     }
 

@@ -13,7 +13,7 @@ use crate::app::index;
 use crate::archive::belongs;
 use crate::core::Printer;
 use crate::error::FunctionsError;
-use crate::functions::Functions;
+use crate::functions::{Functions, LocalApp};
 use crate::manifest::{Manifest, Version, check_name};
 use crate::store::BlobRef;
 
@@ -85,7 +85,9 @@ impl Functions {
         let mut manifest =
             Manifest { versions: vec![version], active: 1, last_version: 1, settings, ..Manifest::default() };
         self.complete_keys(&mut manifest.keys, &names);
-        self.set_local(name, manifest, folder.to_owned(), stored, format!("local-{seen:016x}"));
+        let revision = format!("local-{seen:016x}");
+        let (name_of, folder) = (name.to_owned(), folder.to_owned());
+        self.set_local(LocalApp { name: name_of, manifest, folder, stored, revision });
         let text = format!("loaded {} functions: {}", names.len(), names.join(", "));
         self.core.say(name, "", LogLevel::Information, text);
         Ok(())

@@ -50,7 +50,7 @@ impl Functions {
         let fits = path.len() >= prefix.len()
             && prefix.iter().zip(path).all(|(wanted, found)| found.eq_ignore_ascii_case(wanted));
         let rest = path.get(prefix.len()..).filter(|_| fits).ok_or_else(nothing)?;
-        let mut found: Vec<(&HttpTrigger, &Arc<FunctionSpec>, Vec<(String, String)>)> = Vec::new();
+        let mut found = Vec::new();
         for spec in &app.functions {
             if let Some(Trigger::Http(http)) = spec.active()
                 && let Some(parameters) = http.route.matches(rest)
@@ -61,7 +61,7 @@ impl Functions {
         if found.is_empty() {
             return Err(nothing());
         }
-        found.retain(|(http, ..)| allows(http, &request.method));
+        found.retain(|(http, ..): &(&HttpTrigger, _, _)| allows(http, &request.method));
         found.sort_by(|(one, ..), (other, ..)| one.route.by_precision(&other.route));
         let Some((http, spec, parameters)) = found.into_iter().next() else {
             return Err(Refusal::method(format!("no function of this route takes {}", request.method)));

@@ -9,6 +9,9 @@
 //! wanted = ceil(lag / target), at least 1 with lag or recent work, at most the nodes and the partitions
 //! ```
 //!
+//! A node that can't run the app (it has no such workers, or they don't start) leaves the work to the others,
+//! as long as there are any; as the first one it tells all of them.
+//!
 //! It grows at once, and shrinks when fewer were wanted for a while: each change moves partitions.
 
 use std::collections::{HashMap, VecDeque};
@@ -94,14 +97,15 @@ pub(crate) async fn scale(function: Arc<StreamFunction>, orders: Arc<Orders>, mu
         let core = &function.core;
         let alive = core.cluster.alive();
         let place = rank(&key, core.cluster.node(), &alive);
+        let is_unable = alive.len() > 1 && function.app.is_unable();
         let wanted = match place {
-            0 => lead(&function, &alive, &mut recent).await,
+            0 => lead(&function, &alive, &mut recent, is_unable).await,
             _ => {
                 recent.clear();
                 orders.wanted(&key)
             }
         };
-        let works = place == 0 || place < wanted;
+        let works = (place == 0 || place < wanted) && !is_unable;
         match (works, working.take()) {
             (true, Some(task)) if !task.task.is_finished() => working = Some(task),
             (true, _) => working = Some(start(&function)),
@@ -132,7 +136,12 @@ async fn end(mut working: Working) {
 }
 
 /// Decides, as the first node, and tells the others.
-async fn lead(function: &Arc<StreamFunction>, alive: &[NodeId], recent: &mut VecDeque<usize>) -> usize {
+async fn lead(
+    function: &Arc<StreamFunction>,
+    alive: &[NodeId],
+    recent: &mut VecDeque<usize>,
+    is_unable: bool,
+) -> usize {
     let core = &function.core;
     let partitions = core.devices.partitions() as usize;
     let lag = lag(function, partitions).await;
@@ -143,7 +152,10 @@ async fn lead(function: &Arc<StreamFunction>, alive: &[NodeId], recent: &mut Vec
     while recent.len() > ROUNDS_TO_SHRINK {
         recent.pop_front();
     }
-    let wanted = recent.iter().copied().max().unwrap_or(now).min(alive.len());
+    let wanted = match is_unable {
+        true => alive.len(),
+        false => recent.iter().copied().max().unwrap_or(now).min(alive.len()),
+    };
     function.stats.set_desired(wanted);
     let key = function.origin();
     let others = alive.iter().filter(|node| **node != core.cluster.node());

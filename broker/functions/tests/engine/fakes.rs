@@ -39,6 +39,8 @@ pub struct Workers {
     pub stops: AtomicU64,
     /// What a start fails with.
     pub broken: Mutex<Option<String>>,
+    /// The node where that is so; 0 for all.
+    pub broken_node: AtomicU64,
 }
 
 impl Workers {
@@ -50,6 +52,7 @@ impl Workers {
             starts: AtomicU64::new(0),
             stops: AtomicU64::new(0),
             broken: Mutex::default(),
+            broken_node: AtomicU64::new(0),
         })
     }
 
@@ -109,7 +112,7 @@ pub struct Kind {
 }
 
 impl Kind {
-    pub fn new(name: &'static str, node: u64, workers: &Arc<Workers>) -> Arc<dyn WorkerKind> {
+    pub fn shared(name: &'static str, node: u64, workers: &Arc<Workers>) -> Arc<dyn WorkerKind> {
         Arc::new(Kind { name, node, workers: workers.clone() })
     }
 }
@@ -148,7 +151,9 @@ impl WorkerKind for Kind {
     }
 
     async fn start(&self, app: AppFolder, logs: Arc<dyn LogSink>) -> Result<Arc<dyn Worker>, WorkerError> {
-        if let Some(reason) = self.workers.broken.lock().clone() {
+        let broken_node = self.workers.broken_node.load(Ordering::SeqCst);
+        let broken = self.workers.broken.lock().clone();
+        if let Some(reason) = broken.filter(|_| broken_node == 0 || broken_node == self.node) {
             return Err(WorkerError::NotStarted { kind: self.name, reason });
         }
         self.workers.starts.fetch_add(1, Ordering::SeqCst);
@@ -294,7 +299,7 @@ impl Rig {
         let scratch = tempfile::tempdir().unwrap();
         let tier = |node: u64| {
             let options = change(options(&scratch.path().join(format!("node-{node}"))));
-            let kinds = vec![Kind::new(kind, node, &workers)];
+            let kinds = vec![Kind::shared(kind, node, &workers)];
             Functions::new(world.node(node), realtime.clone(), kinds, options)
         };
         let tiers: Vec<Arc<Functions>> = (1..=nodes).map(tier).collect();

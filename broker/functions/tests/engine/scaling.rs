@@ -91,6 +91,23 @@ async fn a_worker_that_does_not_start() {
     assert_eq!(rig.world.records_from("functionPoison").len(), 0);
 }
 
+/// A node whose workers don't start leaves the work to one whose do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_can_not_run_it() {
+    let rig = Rig::new(2, 2, handler(|_, _| outputs(&[])));
+    rig.deploy("app", app()).await;
+    rig.world.until(|| rig.world.members(GROUP).len() == 1).await;
+    let first = rig.world.members(GROUP).pop_first().unwrap();
+    let node: u64 = first.strip_prefix("functions@").unwrap().parse().unwrap();
+    rig.workers.broken_node.store(node, std::sync::atomic::Ordering::SeqCst);
+    *rig.workers.broken.lock() = Some("no python here".into());
+    rig.world.send("d", "1");
+    rig.until_processed(GROUP, 2).await;
+    assert_eq!(rig.workers.bodies(), ["1"]);
+    assert_ne!(rig.workers.seen.lock()[0].0, node);
+    rig.world.until(|| !rig.world.members(GROUP).contains(&first)).await;
+}
+
 /// Settings of the app reach its functions; a new revision takes over without losing its place.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_version_goes_on() {
