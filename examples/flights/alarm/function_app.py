@@ -7,6 +7,7 @@ which goes to every open page, and its twin says so until it is level again.
 import json
 import logging
 import os
+from typing import List
 
 import azure.functions as func
 
@@ -37,7 +38,7 @@ def judge(device, reading):
 )
 @app.generic_output_binding(arg_name="pages", type="signalR", hubName="console", connectionStringSetting="Realtime")
 @app.generic_output_binding(arg_name="twins", type="twin")
-def alarm(events: list[func.EventHubEvent], pages: func.Out[str], twins: func.Out[str]) -> None:
+def alarm(events: List[func.EventHubEvent], pages: func.Out[str], twins: func.Out[str]) -> None:
     messages, patches = [], []
     for event in events:
         device = event.iothub_metadata.get("connection-device-id") if event.iothub_metadata else None
