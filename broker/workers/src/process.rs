@@ -86,7 +86,7 @@ impl Process {
             tokio::spawn(read_output(err, Pipe::Err, lines, Arc::clone(&tail))),
         ];
         let home = launch.home;
-        let mut process = Self { child, group, home, status: None, output, tail, life_line: life_line };
+        let mut process = Self { child, group, home, status: None, output, tail, life_line };
         process.limit(launch.memory)?;
         process.greet(&launch.secret).await;
         Ok(process)
@@ -126,11 +126,9 @@ impl Process {
         if let Some(status) = self.status {
             return status;
         }
-        let status = match self.child.wait().await {
-            Ok(status) => status,
-            // Someone else has waited for it, which nobody does: its status is lost, not its end.
-            Err(_) => ExitStatus::default(),
-        };
+        // An error means that someone else has waited for it, which nobody does: then its status is
+        // lost, not its end.
+        let status = self.child.wait().await.unwrap_or_default();
         self.status = Some(status);
         status
     }

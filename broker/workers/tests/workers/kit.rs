@@ -26,6 +26,12 @@ pub fn prefix() -> PathBuf {
     prefix.canonicalize().unwrap()
 }
 
+/// Whether Python's own packages run the app (from 3.13 on), not this crate's launcher alone.
+pub fn has_official_runtime() -> bool {
+    let stamp = std::fs::read_to_string(prefix().join("python.stamp")).unwrap();
+    stamp.contains("azure-functions-runtime==")
+}
+
 /// Keeps all lines.
 #[derive(Default)]
 pub struct Sink {

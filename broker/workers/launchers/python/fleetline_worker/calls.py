@@ -21,6 +21,7 @@ class RetryContext:
     def __init__(self, context):
         self.retry_count = context.retry_count
         self.max_retry_count = context.max_retry_count
+        # The documented name, and the one that the vendor's worker has.
         self.exception = context.exception
         self.rpc_exception = context.exception
 

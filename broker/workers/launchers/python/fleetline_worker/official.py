@@ -7,11 +7,12 @@ message, the message classes, and the address.
 import importlib
 import types
 
-from . import logs
+from . import logs, messages
 
 
 class Engine:
     def __init__(self, link, name):
+        self.protos = link.protos
         self.library = importlib.import_module(name)
         self.properties = {"protos": link.protos, "host": link.args.host}
         link.handler.invocation = self.invocation
@@ -35,5 +36,15 @@ class Engine:
 
     async def invoke(self, message):
         # Coroutines log in this task's context, threads of the pool in the library's own.
-        logs.INVOCATION.set(message.invocation_request.invocation_id)
-        return await self.library.invocation_request(self.event("invocation_request", message))
+        invocation = message.invocation_request.invocation_id
+        logs.INVOCATION.set(invocation)
+        try:
+            reply = await self.library.invocation_request(self.event("invocation_request", message))
+        except SystemExit as error:  # a function doesn't end the worker
+            result = messages.failure(self.protos, error)
+            return self.protos.InvocationResponse(invocation_id=invocation, result=result)
+        exception = reply.result.exception
+        if exception.message and not exception.type:
+            # The library writes the type into the message alone: `ValueError: text`.
+            exception.type = exception.message.partition(":")[0]
+        return reply
