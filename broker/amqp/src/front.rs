@@ -26,6 +26,7 @@ use crate::AmqpContext;
 use crate::cbs::{self, PutToken, Refusal};
 use crate::device::Device;
 use crate::events::EventSender;
+use crate::files::{Files, Scanned};
 use crate::management;
 use crate::owners::Held;
 use crate::ready::{Ready, Who};
@@ -47,6 +48,7 @@ enum Node {
     /// Commands of services.
     Commands(Box<Commands>),
     Feedback(Box<Feedback>),
+    Files(Box<Files>),
     /// A receiver of events whose start is being found.
     Opening(Held),
     Reader(Box<Reader>),
@@ -84,7 +86,9 @@ pub(crate) enum Done {
     /// A command of a service has an outcome.
     Sent { link: LinkId, receipt: Receipt, outcome: Outcome },
     /// Feedback was fetched.
-    Lot { link: LinkId, lot: Lot },
+    Lot { link: LinkId, lot: Option<Lot> },
+    /// File notifications were looked for.
+    Scanned { link: LinkId, scanned: Scanned },
     /// Feedback was settled.
     FeedbackSettled { sent: SentId, outcome: Outcome },
     /// A receiver of events knows where to begin, or can't.
@@ -301,6 +305,7 @@ impl Front {
                 self.send_commands(link);
             }
             Done::Lot { link, lot } => self.on_lot(link, lot),
+            Done::Scanned { link, scanned } => self.on_scanned(link, scanned),
             Done::FeedbackSettled { sent, outcome } => self.engine.settle_sent(sent, &outcome),
             Done::Start { link, metrics, result } => self.on_start(link, metrics, result),
             Done::Read { link, result } => self.on_read(link, result),

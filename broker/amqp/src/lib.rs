@@ -11,6 +11,7 @@
 //!  socket ─ shell ─ engine ─ front ─┬─ cbs          tokens
 //!                                   ├─ device       telemetry, commands, twin, methods
 //!                                   ├─ service      commands of services, feedback
+//!                                   ├─ files        file notifications
 //!                                   ├─ stream       partitions to consumers: credit, epochs
 //!                                   ├─ events       senders to the stream
 //!                                   └─ management   what the endpoint consists of
@@ -36,6 +37,7 @@ mod cbs;
 mod device;
 mod errors;
 mod events;
+mod files;
 mod filter;
 mod front;
 mod incoming;

@@ -125,19 +125,20 @@ pub(crate) struct Lot {
 #[derive(Debug, Default)]
 pub(crate) struct Feedback {
     pub(crate) fetched: Option<Lot>,
-    /// A fetch is on its way; it waits until there is something.
-    pub(crate) fetching: Option<AbortHandle>,
+    /// A fetch is on its way; whether it waits until there is something.
+    pub(crate) fetching: Option<(AbortHandle, bool)>,
     pub(crate) open: BTreeMap<SentId, (PartitionId, String)>,
 }
 
 impl Drop for Feedback {
     fn drop(&mut self) {
-        self.fetching.iter().for_each(AbortHandle::abort);
+        self.fetching.iter().for_each(|(fetching, _)| fetching.abort());
     }
 }
 
-/// Waits for feedback of any partition. Heads are read first: a lock is an entry of the log, a look not.
-pub(crate) async fn fetch(hub: Arc<dyn DeviceHub>, host: String, interval: Duration) -> Lot {
+/// Feedback of any partition; without an interval what there is now, else it waits for some. Heads are
+/// read first: a lock is an entry of the log, a look not.
+pub(crate) async fn fetch(hub: Arc<dyn DeviceHub>, host: String, interval: Option<Duration>) -> Option<Lot> {
     let partitions = hub.partitions();
     let mut random = [0; 4];
     hub.random(&mut random);
@@ -146,13 +147,13 @@ pub(crate) async fn fetch(hub: Arc<dyn DeviceHub>, host: String, interval: Durat
         for step in 0..partitions {
             let partition = PartitionId(first.wrapping_add(step) % partitions.max(1));
             match lock(&hub, partition, &host).await {
-                Ok(Some(lot)) => return lot,
+                Ok(Some(lot)) => return Some(lot),
                 Ok(None) => {}
                 Err(error) => tracing::debug!(%error, "feedback is looked for later"),
             }
         }
         first = first.wrapping_add(1);
-        tokio::time::sleep(interval).await;
+        tokio::time::sleep(interval?).await;
     }
 }
 
@@ -177,7 +178,13 @@ async fn lock(hub: &Arc<dyn DeviceHub>, partition: PartitionId, host: &str) -> R
 }
 
 /// A message for services: "C# dereferences without checks".
-fn service_message(media_type: &str, host: &str, enqueued_ms: u64, token: &str, body: &[u8]) -> Vec<u8> {
+pub(crate) fn service_message(
+    media_type: &str,
+    host: &str,
+    enqueued_ms: u64,
+    token: &str,
+    body: &[u8],
+) -> Vec<u8> {
     let mut out = Vec::new();
     MessageWriter::new(&mut out)
         .message_annotations(|w| {

@@ -31,8 +31,8 @@ pub(crate) struct Reader {
     pub(crate) next: u64,
     batches: VecDeque<StoredBatch>,
     current: Option<Current>,
-    /// A read is on its way.
-    pub(crate) read: Option<AbortHandle>,
+    /// A read is on its way; whether it waits for records that aren't there yet.
+    pub(crate) read: Option<(AbortHandle, bool)>,
     /// The look at the owner is on its way.
     pub(crate) watch: Option<AbortHandle>,
     pub(crate) held: Held,
@@ -59,7 +59,7 @@ pub(crate) struct Next {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.read.iter().chain(&self.watch).for_each(AbortHandle::abort);
+        self.read.iter().map(|(read, _)| read).chain(&self.watch).for_each(AbortHandle::abort);
     }
 }
 
@@ -187,10 +187,12 @@ pub(crate) async fn read(
     mut next: u64,
     bytes: u64,
     metrics: bool,
+    waits: bool,
 ) -> Result<ReadDone, Error> {
+    let wait = if waits { READ_WAIT } else { Duration::ZERO };
     let mut patience = Patience::new();
     let reply = loop {
-        match hub.read(partition, Offset(next), bytes, READ_WAIT).await {
+        match hub.read(partition, Offset(next), bytes, wait).await {
             Ok(reply) => break reply,
             // "An offset older than retention → start at the oldest event."
             Err(HubError::OffsetGone { start, .. }) if start.0 > next => next = start.0,

@@ -15,9 +15,9 @@ use crate::address::{Address, DeviceNode, parse, path_of};
 use crate::device::{Device, DeviceLink, Waiting};
 use crate::events::{EVENT_BYTES_MAX, EventSender};
 use crate::ready::Who;
-use crate::service::{self, Commands, Feedback};
+use crate::service::{self, Commands};
 use crate::tokens::Auth;
-use crate::{errors, filter, owners, stream, work};
+use crate::{errors, files, filter, owners, stream, work};
 
 /// Reading events, as policies name it. The public hub has no such action; ours is named alike.
 pub(super) const READ_EVENTS: &str = "events/read";
@@ -91,18 +91,18 @@ impl Front {
                 self.nodes.insert(link, Node::Commands(Box::new(Commands::new(policy))));
                 self.accept_incoming(link, self.context.limits.commands_window, REQUEST_BYTES_MAX);
             }
-            Address::Feedback if !sends => {
+            Address::Feedback | Address::FileNotifications if !sends => {
                 if self.services >= self.context.limits.services_max {
                     return Err(Error::new(condition::RESOURCE_LIMIT_EXCEEDED, "too many links of services"));
                 }
-                self.grant(link, path, service::FEEDBACK)?;
+                let (action, node) = match address {
+                    Address::Feedback => (service::FEEDBACK, Node::Feedback(Box::default())),
+                    _ => (files::FILES, Node::Files(Box::default())),
+                };
+                self.grant(link, path, action)?;
                 self.services += 1;
-                self.nodes.insert(link, Node::Feedback(Box::<Feedback>::default()));
+                self.nodes.insert(link, node);
                 self.accept_outgoing(link, false, &[]);
-            }
-            Address::FileNotifications if !sends => {
-                let text = "file notifications come as events of the stream, with source fileNotifications";
-                return Err(Error::new(condition::NOT_IMPLEMENTED, text));
             }
             Address::Redirect if !sends => {
                 self.grant(link, path, READ_EVENTS)?;

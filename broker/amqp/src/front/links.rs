@@ -7,6 +7,7 @@ use futures::future::abortable;
 use super::{Done, Front, Node};
 use crate::errors;
 use crate::events;
+use crate::files::{self, Scanned};
 use crate::owners::{self, Held};
 use crate::service::{self, Lot};
 use crate::stream::{self, ReadDone};
@@ -29,7 +30,7 @@ impl Front {
                 }
                 self.close_device_if_idle(id);
             }
-            Some(Node::Feedback(_)) => self.services -= 1,
+            Some(Node::Feedback(_) | Node::Files(_)) => self.services -= 1,
             Some(Node::Opening(held)) => {
                 self.readers -= 1;
                 self.release(&held);
@@ -74,6 +75,19 @@ impl Front {
                     if settled { Done::Nothing } else { Done::FeedbackSettled { sent, outcome } }
                 }));
             }
+            Some(Node::Files(files)) => {
+                if let Some((partition, next)) = files.on_outcome(sent, outcome) {
+                    let devices = self.context.gateway.hub.clone();
+                    self.duties.push(Box::pin(async move {
+                        files::complete(devices, partition, next).await;
+                        Done::Nothing
+                    }));
+                }
+                if !settled {
+                    self.engine.settle_sent(sent, &Outcome::Accepted);
+                }
+                self.want_send(link);
+            }
             _ if !settled => self.engine.settle_sent(sent, &Outcome::Accepted),
             _ => {}
         }
@@ -105,25 +119,72 @@ impl Front {
 
     // ---- feedback
 
-    /// Looks for feedback when there is credit for it and none is at hand.
+    /// Looks for feedback when there is credit for it and none is at hand. A client that drains wants what
+    /// there is, and doesn't wait for more.
     pub(super) fn fetch_feedback(&mut self, link: LinkId) {
-        let has_credit = self.engine.credit(link) > 0;
+        let (has_credit, drains) = (self.engine.credit(link) > 0, self.engine.drains(link));
         let Some(Node::Feedback(feedback)) = self.nodes.get_mut(&link) else { return };
-        if !has_credit || feedback.fetched.is_some() || feedback.fetching.is_some() {
+        if !has_credit || feedback.fetched.is_some() {
             return;
+        }
+        match &feedback.fetching {
+            Some((fetching, true)) if drains => fetching.abort(),
+            Some(_) => return,
+            None => {}
         }
         let hub = self.context.gateway.hub.clone();
         let host = hub.settings().host_name.clone();
-        let (lot, abort) = abortable(service::fetch(hub, host, self.context.limits.poll_interval));
-        feedback.fetching = Some(abort);
+        let interval = (!drains).then_some(self.context.limits.poll_interval);
+        let (lot, abort) = abortable(service::fetch(hub, host, interval));
+        feedback.fetching = Some((abort, !drains));
         self.jobs
             .push(Box::pin(async move { lot.await.map_or(Done::Nothing, |lot| Done::Lot { link, lot }) }));
     }
 
-    pub(super) fn on_lot(&mut self, link: LinkId, lot: Lot) {
+    pub(super) fn on_lot(&mut self, link: LinkId, lot: Option<Lot>) {
         let Some(Node::Feedback(feedback)) = self.nodes.get_mut(&link) else { return };
         feedback.fetching = None;
-        feedback.fetched = Some(lot);
+        if lot.is_none() {
+            self.engine.drained(link);
+        } else {
+            feedback.fetched = lot;
+        }
+        self.want_send(link);
+    }
+
+    // ---- file notifications
+
+    pub(super) fn scan_files(&mut self, link: LinkId) {
+        let (has_credit, drains) = (self.engine.credit(link) > 0, self.engine.drains(link));
+        let Some(Node::Files(files)) = self.nodes.get_mut(&link) else { return };
+        if !has_credit || files.ready().is_some() {
+            return;
+        }
+        match &files.fetching {
+            Some((fetching, true)) if drains => fetching.abort(),
+            Some(_) => return,
+            None => {}
+        }
+        let scan = files::Scan {
+            hub: self.context.hub.clone(),
+            devices: self.context.gateway.hub.clone(),
+            next: files.next.clone(),
+            read_bytes: self.context.limits.read_bytes,
+            interval: (!drains).then_some(self.context.limits.poll_interval),
+        };
+        let (scanned, abort) = abortable(files::scan(scan));
+        files.fetching = Some((abort, !drains));
+        self.jobs.push(Box::pin(async move {
+            scanned.await.map_or(Done::Nothing, |scanned| Done::Scanned { link, scanned })
+        }));
+    }
+
+    pub(super) fn on_scanned(&mut self, link: LinkId, scanned: Scanned) {
+        let Some(Node::Files(files)) = self.nodes.get_mut(&link) else { return };
+        if scanned.note.is_none() {
+            self.engine.drained(link);
+        }
+        files.on_scanned(scanned);
         self.want_send(link);
     }
 
@@ -161,16 +222,22 @@ impl Front {
 
     /// Reads on when what was read is used up and there is credit.
     pub(super) fn read_events(&mut self, link: LinkId) {
-        let has_credit = self.engine.credit(link) > 0;
+        let (has_credit, drains) = (self.engine.credit(link) > 0, self.engine.drains(link));
         let Some(Node::Reader(reader)) = self.nodes.get_mut(&link) else { return };
-        if !has_credit || !reader.is_empty() || reader.read.is_some() {
+        if !has_credit || !reader.is_empty() {
             return;
+        }
+        match &reader.read {
+            // A client that drains wants what there is, and doesn't wait for more.
+            Some((read, true)) if drains => read.abort(),
+            Some(_) => return,
+            None => {}
         }
         let (hub, devices) = (self.context.hub.clone(), self.context.gateway.hub.clone());
         let bytes = self.context.limits.read_bytes;
-        let read = stream::read(hub, devices, reader.partition, reader.next, bytes, reader.metrics);
+        let read = stream::read(hub, devices, reader.partition, reader.next, bytes, reader.metrics, !drains);
         let (read, abort) = abortable(read);
-        reader.read = Some(abort);
+        reader.read = Some((abort, !drains));
         self.jobs.push(Box::pin(async move {
             read.await.map_or(Done::Nothing, |result| Done::Read { link, result })
         }));
@@ -178,8 +245,13 @@ impl Front {
 
     pub(super) fn on_read(&mut self, link: LinkId, result: Result<ReadDone, Error>) {
         let Some(Node::Reader(reader)) = self.nodes.get_mut(&link) else { return };
-        reader.read = None;
+        let waited = reader.read.take().is_none_or(|(_, waits)| waits);
         match result {
+            Ok(done) if !waited && done.reply.batches.is_empty() => {
+                reader.on_read(done.reply);
+                self.engine.drained(link);
+                self.want_send(link);
+            }
             Ok(done) => {
                 reader.on_read(done.reply);
                 reader.metric = done.metric.unwrap_or(reader.metric);

@@ -73,6 +73,7 @@ impl Front {
                     can && self.send_to_device(id, link)
                 }
                 Some(Node::Feedback(_)) => can && self.send_feedback(link),
+                Some(Node::Files(_)) => can && self.send_note(link),
                 Some(Node::Reader(_)) => can && self.send_event(link),
                 _ => return Turn::Done,
             };
@@ -90,16 +91,16 @@ impl Front {
         let drains = self.engine.drains(link);
         let may_come = match self.nodes.get(&link) {
             Some(Node::Feedback(_)) => {
-                if !drains {
-                    self.fetch_feedback(link);
-                }
-                false
+                self.fetch_feedback(link);
+                true
+            }
+            Some(Node::Files(_)) => {
+                self.scan_files(link);
+                true
             }
             Some(Node::Reader(_)) => {
-                if !drains {
-                    self.read_events(link);
-                }
-                false
+                self.read_events(link);
+                true
             }
             Some(Node::Device(id)) => {
                 let id = *id;
@@ -194,6 +195,19 @@ impl Front {
                 feedback.fetched = Some(lot);
                 false
             }
+        }
+    }
+
+    fn send_note(&mut self, link: LinkId) -> bool {
+        let Some(Node::Files(files)) = self.nodes.get_mut(&link) else { return false };
+        let Some(note) = files.ready() else { return false };
+        let send = Send { tag: &note.tag, format: 0, settled: false, parts: &[&note.message] };
+        match self.engine.send(link, &send) {
+            Ok(sent) => {
+                files.sent(sent);
+                true
+            }
+            Err(_) => false,
         }
     }
 

@@ -77,6 +77,11 @@ impl Client {
         self.io.write_all(bytes).await.unwrap();
     }
 
+    /// A frame that only says that the client is there.
+    pub async fn alive(&mut self) {
+        self.bytes(&[0, 0, 0, 8, 2, 0, 0, 0]).await;
+    }
+
     pub async fn read_exactly(&mut self, count: usize) -> Vec<u8> {
         while self.input.len() < count {
             assert_ne!(self.io.read_buf(&mut self.input).await.unwrap(), 0, "closed");
@@ -130,7 +135,10 @@ impl Client {
             return wanted(&seen).unwrap();
         }
         loop {
-            let seen = self.receive().await.expect("the connection ended");
+            let Some(seen) = self.receive().await else {
+                let last = self.kept.last().map(|seen| &seen.performative);
+                panic!("the connection ended, last came {last:?}");
+            };
             if let Some(found) = wanted(&seen) {
                 return found;
             }

@@ -97,8 +97,8 @@ async fn batches() {
     let id = client.give(0, events, FORMAT_BATCH, false, &[]).await;
     assert_eq!(client.outcome(id).await, "amqp:decode-error");
     let id = client.give(0, events, FORMAT_BATCH, false, &data("not a message")).await;
-    assert_eq!(client.outcome(id).await, "amqp:not-implemented");
-    assert_eq!(client.deliver(events, &[0x40]).await, "amqp:not-implemented");
+    assert_eq!(client.outcome(id).await, "amqp:decode-error");
+    assert_eq!(client.deliver(events, &[0x40]).await, "amqp:decode-error");
     assert_eq!(client.deliver(events, &data("4")).await, "accepted");
     assert_eq!(world.hub.bodies(), ["1", "2", "3", "4"]);
 }

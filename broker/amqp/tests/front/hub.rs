@@ -145,7 +145,12 @@ impl TestHub {
         DeviceAnswer { error, reply: Some(reply), ..DeviceAnswer::default() }
     }
 
-    fn check(&self, number: PartitionId, key: &DeviceKey, proof: &Proof) -> Result<Verified, DeviceAnswer> {
+    fn check(
+        &self,
+        number: PartitionId,
+        key: &DeviceKey,
+        proof: &Proof,
+    ) -> Result<Verified, Box<DeviceAnswer>> {
         let partition = self.partitions[number.0 as usize].lock();
         let query = DeviceQuery::new(partition.store.as_ref(), number);
         let Some(row) = query.device(key).unwrap() else { return Err(refused(ErrorCode::DeviceNotFound)) };
@@ -167,7 +172,7 @@ impl TestHub {
     fn connect(&self, number: PartitionId, connect: Connect) -> DeviceAnswer {
         let checked = match self.check(number, &connect.open.key, &connect.proof) {
             Ok(checked) => checked,
-            Err(answer) => return answer,
+            Err(answer) => return *answer,
         };
         let open = OpenSession { auth_version: checked.auth_version, ..connect.open };
         let answer = self.apply(number, DeviceCommand::new(Op::OpenSession(open)));
@@ -251,9 +256,9 @@ fn live(query: &DeviceQuery<'_>, ask: &Ask) -> Result<(), DeviceError> {
     }
 }
 
-fn refused(code: ErrorCode) -> DeviceAnswer {
+fn refused(code: ErrorCode) -> Box<DeviceAnswer> {
     let error = ErrorReply { code: code.number(), text: "refused by the leader".to_owned() };
-    DeviceAnswer { error: Some(error), ..DeviceAnswer::default() }
+    Box::new(DeviceAnswer { error: Some(error), ..DeviceAnswer::default() })
 }
 
 #[async_trait]
@@ -301,7 +306,7 @@ impl DeviceHub for TestHub {
             Request::Connect(connect) => self.connect(partition, connect),
             Request::Verify(verify) => match self.check(partition, &verify.key, &verify.proof) {
                 Ok(verified) => DeviceAnswer { verified: Some(verified), ..DeviceAnswer::default() },
-                Err(answer) => answer,
+                Err(answer) => *answer,
             },
             request => self.question(partition, request).unwrap_or_else(|error| DeviceAnswer {
                 error: error.reply().error,

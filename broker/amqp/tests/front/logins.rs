@@ -26,7 +26,7 @@ async fn sasl(world: &World, certificate: Option<&str>, mechanism: &str, respons
     let initial_response = Some(response.as_bytes());
     write_init(&mut init, &SaslInit { mechanism, initial_response, hostname: Some("hub.example") });
     client.bytes(&init).await;
-    let outcome = client.read_exactly(17).await;
+    let outcome = client.read_exactly(16).await;
     (client, *outcome.last().unwrap())
 }
 

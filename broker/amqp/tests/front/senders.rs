@@ -110,7 +110,7 @@ async fn refused() {
         (sender, FORMAT_BATCH, mixed, "com.microsoft:argument-error"),
         (sender, FORMAT_BATCH, Vec::new(), "amqp:decode-error"),
         (sender, 0, keyed(&"k".repeat(200), ""), "com.microsoft:argument-out-of-range"),
-        (sender, 0, vec![0x40], "amqp:not-implemented"),
+        (sender, 0, vec![0x40], "amqp:decode-error"),
     ] {
         let id = client.give(0, handle, format, false, &payload).await;
         assert_eq!(client.outcome(id).await, condition);
