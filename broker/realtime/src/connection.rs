@@ -84,8 +84,8 @@ pub(crate) struct Core {
     phase: Phase,
     work: Option<BoxFuture<'static, Done>>,
     tasks: VecDeque<Task>,
-    /// An answer that waits until a resumable client has acknowledged enough.
-    stuck: Option<(String, Reply)>,
+    /// An answer that waits until a resumable client has acknowledged enough. Rare, so boxed.
+    stuck: Option<Box<(String, Reply)>>,
     /// What the session wants written, in order.
     out: VecDeque<Bytes>,
     ended: Option<CloseReason>,
@@ -287,6 +287,11 @@ impl Core {
 
     fn on_event(&mut self, event: Event) {
         match event {
+            Event::Opened { protocol: Protocol::MessagePack, .. }
+                if self.member.transport == Transport::ServerSentEvents =>
+            {
+                self.session.close(Some("server-sent events carry text only".to_owned()), false);
+            }
             Event::Opened { protocol, is_resumable } => {
                 self.protocol = Some(protocol);
                 self.is_resumable = is_resumable;
@@ -298,7 +303,8 @@ impl Core {
             Event::Invocation(call) => self.on_call(call, false),
             Event::StreamInvocation(call) => self.on_call(call, true),
             Event::Drained => {
-                if let Some((id, reply)) = self.stuck.take() {
+                if let Some(stuck) = self.stuck.take() {
+                    let (id, reply) = *stuck;
                     self.answer(&id, reply);
                 }
             }
@@ -396,14 +402,14 @@ impl Core {
         while !reply.items.is_empty() {
             let item = StreamItem { invocation_id: id.to_owned(), item: reply.items[0].clone() };
             if self.session.send_item(now, item) == Sent::Full {
-                self.stuck = Some((id.to_owned(), reply));
+                self.stuck = Some(Box::new((id.to_owned(), reply)));
                 return;
             }
             reply.items.remove(0);
         }
         let outcome = reply.outcome;
         if self.session.complete(now, id, outcome.clone()) == Sent::Full {
-            self.stuck = Some((id.to_owned(), Reply { items: Vec::new(), outcome }));
+            self.stuck = Some(Box::new((id.to_owned(), Reply { items: Vec::new(), outcome })));
         }
     }
 
@@ -427,7 +433,7 @@ impl Core {
 
     /// The connection is over: it leaves everything. What it has said before is still told to its user's
     /// code, and then that it is gone.
-    pub(crate) async fn finish(mut self) {
+    pub(crate) async fn finish(mut self: Box<Self>) {
         self.member.outbox.close();
         self.member.mailbox.close();
         self.tier.leave(&self.member);

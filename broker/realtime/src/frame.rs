@@ -314,7 +314,7 @@ mod tests {
         bytes.extend(client(0x8a, b""));
         bytes.extend(client(0x88, &[3, 232, b'x']));
         let data = [&b"hello"[..], &[9; 200], &long].concat();
-        let others = vec![Piece::Ping(b"are you there".to_vec()), Piece::Pong, Piece::Close(Some(1000))];
+        let others = [Piece::Ping(b"are you there".to_vec()), Piece::Pong, Piece::Close(Some(1000))];
         for step in [1, 2, 3, 7, 64, 1_000, bytes.len()] {
             assert_eq!(read(&bytes, step), Ok((data.clone(), others.iter().map(copy).collect())), "{step}");
         }

@@ -148,10 +148,7 @@ impl Publisher {
             },
         };
         let mut lanes = self.lanes.lock();
-        if !lanes.contains_key(&id) {
-            lanes.insert(id, Lane::default());
-        }
-        let Some(lane) = lanes.get_mut(&id) else { return Err(PublishError::Busy) };
+        let lane = lanes.entry(id).or_default();
         let is_here = || id == LaneId::Node(self.peers.me) && self.has_connection(&order.target);
         if !lane.is_running && (self.peers.is_alone() || is_here()) {
             drop(lanes);

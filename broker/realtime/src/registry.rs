@@ -240,6 +240,10 @@ impl Registry {
         drop(map);
         let mut place = Place { key, slot, is_own: false, by_user_until: None };
         place.add(cause);
+        if places.sets.len() == places.sets.capacity() && places.sets.len() < 2 {
+            // Most connections are in their hub and their user's set only.
+            places.sets.reserve_exact(1);
+        }
         places.sets.push(place);
         Ok(is_new)
     }

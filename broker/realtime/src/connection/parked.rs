@@ -68,8 +68,12 @@ impl ParkedTask {
     }
 
     /// Runs the connection to its end.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(mut self: Box<Self>) {
         poll_fn(|cx| self.poll(cx)).await;
+        Box::pin(self.end()).await;
+    }
+
+    async fn end(mut self: Box<Self>) {
         self.core.tier.leave(&self.core.member);
         self.core.tier.bury(&self.core.member);
         if let Reader::Poll(_, answer) = std::mem::replace(&mut self.reader, Reader::None) {
@@ -78,7 +82,7 @@ impl ParkedTask {
         while let Some(Get::Poll(answer)) = self.core.member.mailbox.take_get() {
             let _ = answer.send(PollAnswer::Ended);
         }
-        self.core.finish().await;
+        Box::new(self.core).finish().await;
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -75,6 +75,8 @@ pub(crate) struct SocketTask {
     writing: VecDeque<Chunk>,
     /// Bytes of the first chunk that are written.
     written: usize,
+    /// The stream may hold bytes of its own back (TLS).
+    needs_flush: bool,
     timer: Pin<Box<Sleep>>,
     timer_ms: u64,
     /// The timer has fired for everything before.
@@ -95,6 +97,7 @@ impl SocketTask {
             frames: FrameReader::new(),
             writing: VecDeque::new(),
             written: 0,
+            needs_flush: false,
             timer,
             timer_ms,
             fired_ms: 0,
@@ -103,10 +106,11 @@ impl SocketTask {
         }
     }
 
-    /// Runs the connection to its end.
-    pub(crate) async fn run(mut self) {
+    /// Runs the connection to its end. What the end needs is taken when it comes: this future lives as long as
+    /// the connection, and there are many.
+    pub(crate) async fn run(mut self: Box<Self>) {
         poll_fn(|cx| self.poll(cx)).await;
-        self.end().await;
+        Box::pin(self.end()).await;
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -160,6 +164,7 @@ impl SocketTask {
     }
 
     fn reset(&mut self) {
+        self.needs_flush = false;
         self.frames = FrameReader::new();
         self.writing.clear();
         self.written = 0;
@@ -221,13 +226,16 @@ impl SocketTask {
         self.poll_flush(cx, true).map(|_| false)
     }
 
-    /// A stream with a buffer of its own (TLS) is flushed; a plain socket has nothing to do.
+    /// A stream with a buffer of its own (TLS) is flushed, again and again until it has; a plain socket has
+    /// nothing to do.
     fn poll_flush(&mut self, cx: &mut Context<'_>, any: bool) -> io::Result<bool> {
-        if any
+        self.needs_flush |= any;
+        if self.needs_flush
             && let Some(socket) = &mut self.socket
             && let Poll::Ready(flushed) = Pin::new(socket).poll_flush(cx)
         {
             flushed?;
+            self.needs_flush = false;
         }
         Ok(any)
     }
@@ -337,7 +345,7 @@ impl SocketTask {
     }
 
     /// Leaves the hub, and gives the client what it still has to get.
-    async fn end(mut self) {
+    async fn end(mut self: Box<Self>) {
         // Whoever looks at the hub now doesn't find it any more.
         self.core.tier.leave(&self.core.member);
         if self.core.is_resumable() {
@@ -347,7 +355,7 @@ impl SocketTask {
             let last = self.last_bytes();
             let _ = timeout(LAST_WAIT, say_goodbye(socket, last, self.is_closed_by_client)).await;
         }
-        self.core.finish().await;
+        Box::new(self.core).finish().await;
     }
 
     /// The rest of a frame that is on its way, what the session says last, and a close frame.
@@ -438,4 +446,17 @@ async fn drain(socket: &mut Socket, mut is_over: impl FnMut(&mut [u8]) -> bool) 
         }
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::member::Member;
+
+    /// There may be 100,000 of them on a node.
+    #[test]
+    fn connections_are_small() {
+        let sizes = [size_of::<SocketTask>(), size_of::<Core>(), size_of::<Member>()];
+        assert!(sizes.iter().sum::<usize>() <= 2_048, "{sizes:?}");
+    }
 }

@@ -126,7 +126,7 @@ impl Realtime {
     ) -> Result<Arc<Member>, StatusBody> {
         let (member, start) = self.start(call, transport, StatefulReconnect::Off)?;
         let options = PollOptions::default();
-        tokio::spawn(ParkedTask::new(Core::new(start), options).run());
+        tokio::spawn(Box::new(ParkedTask::new(Core::new(start), options)).run());
         Ok(member)
     }
 

@@ -227,11 +227,13 @@ async fn adopt(tier: &Realtime, owner: NodeId, call: &ClientCall) -> Result<(), 
     }
 }
 
+/// Runs a new connection once its socket is switched over.
 async fn run_socket(start: Start, upgrade: OnUpgrade) {
-    let core = Core::new(start);
-    match switched(upgrade).await {
-        Some(socket) => SocketTask::new(core, socket).run().await,
-        None => core.finish().await,
+    // Boxes, so that the task that lives as long as the connection holds little more than a pointer.
+    let core = Box::new(Core::new(start));
+    match Box::pin(switched(upgrade)).await {
+        Some(socket) => Box::new(SocketTask::new(*core, socket)).run().await,
+        None => Box::pin(core.finish()).await,
     }
 }
 

@@ -8,16 +8,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use fleetline_gateway::http::{HttpMount, PeerInfo};
 use fleetline_realtime::{Destination, Realtime, RealtimeLimits, RealtimeOptions};
-use hyper::Request;
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::client::client_token;
+use crate::client::{client_token, serve};
 use crate::sockets::message;
 use crate::world::{ENDPOINT, World};
+
+/// The allocator of the server: what is measured is what it costs there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A client that opens a WebSocket, says its handshake, and reads whatever comes at once.
 struct Sink {
@@ -35,6 +35,8 @@ impl AsyncRead for Sink {
     ) -> Poll<io::Result<()>> {
         let left = &self.script[self.read..];
         if left.is_empty() {
+            self.script = Vec::new();
+            self.read = 0;
             // Never woken: nothing more comes.
             return Poll::Pending;
         }
@@ -93,21 +95,7 @@ fn attach(tier: &Arc<Realtime>, token: &str, counters: &Counters) {
     script.extend([0x81, 0x80 | handshake.len() as u8, 0, 0, 0, 0]);
     script.extend(handshake);
     let sink = Sink { script, read: 0, bytes: counters.bytes.clone(), writes: counters.writes.clone() };
-    let tier = tier.clone();
-    tokio::spawn(async move {
-        let answer = move |request: Request<Incoming>| {
-            let tier = tier.clone();
-            let peer = PeerInfo {
-                address: ([127, 0, 0, 1], 1).into(),
-                certificate: None,
-                chained: Arc::new(|_| false),
-            };
-            async move { Ok::<_, std::convert::Infallible>(tier.answer(request, peer).await) }
-        };
-        let service = hyper::service::service_fn(answer);
-        let builder = hyper::server::conn::http1::Builder::new();
-        let _ = builder.serve_connection(TokioIo::new(sink), service).with_upgrades().await;
-    });
+    serve(tier, sink);
 }
 
 /// CPU time of the process, in seconds.

@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use ring::hmac;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -36,6 +36,15 @@ pub fn connect(tier: &Arc<Realtime>) -> DuplexStream {
 /// A pipe that holds as many bytes.
 pub fn connect_with(tier: &Arc<Realtime>, bytes: usize) -> DuplexStream {
     let (ours, theirs) = duplex(bytes);
+    serve(tier, theirs);
+    ours
+}
+
+/// Serves a connection as the node's front does.
+pub fn serve<I>(tier: &Arc<Realtime>, io: I)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let tier = tier.clone();
     let peer =
         PeerInfo { address: ([127, 0, 0, 1], 1).into(), certificate: None, chained: Arc::new(|_| false) };
@@ -49,9 +58,8 @@ pub fn connect_with(tier: &Arc<Realtime>, bytes: usize) -> DuplexStream {
         };
         let service = hyper::service::service_fn(answer);
         let builder = hyper::server::conn::http1::Builder::new();
-        let _ = builder.serve_connection(TokioIo::new(theirs), service).with_upgrades().await;
+        let _ = builder.serve_connection(TokioIo::new(io), service).with_upgrades().await;
     });
-    ours
 }
 
 /// An answer.

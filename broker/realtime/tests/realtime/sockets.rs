@@ -1,5 +1,8 @@
 //! WebSockets: handshake, messages, keep-alive, what ends a connection.
 
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,9 +10,10 @@ use fleetline_realtime::{Destination, Encoded, GroupAction, RealtimeLimits, Real
 use fleetline_signalr::{Message, Protocol};
 use futures::{SinkExt, StreamExt};
 use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio_tungstenite::tungstenite::Message as Frame;
 
-use crate::client::{Client, Wants, negotiate, open, raw_token};
+use crate::client::{Client, Wants, client_token, negotiate, open, raw_token, serve};
 use crate::world::{ENDPOINT, World};
 
 pub fn message(target: &str, number: u64) -> Encoded {
@@ -339,4 +343,68 @@ async fn a_full_lane_says_busy() {
         tokio::task::yield_now().await;
     }
     assert_eq!(node.tier.publish("chat", &all(), message("m", 1)), Ok(()));
+}
+
+/// A stream that holds bytes back until it is flushed, and whose flush has to be tried again, as TLS over a full
+/// socket.
+struct HoldsBack {
+    pipe: DuplexStream,
+    held: Vec<u8>,
+    refused: bool,
+}
+
+impl AsyncRead for HoldsBack {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        to: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_read(cx, to)
+    }
+}
+
+impl AsyncWrite for HoldsBack {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.held.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.held.is_empty() && !std::mem::replace(&mut this.refused, true) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        while !this.held.is_empty() {
+            let count = std::task::ready!(Pin::new(&mut this.pipe).poll_write(cx, &this.held))?;
+            this.held.drain(..count);
+        }
+        this.refused = false;
+        Pin::new(&mut this.pipe).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        std::task::ready!(self.as_mut().poll_flush(cx))?;
+        Pin::new(&mut self.pipe).poll_shutdown(cx)
+    }
+}
+
+/// Time stands still, so what isn't flushed until the next ping never comes.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_holds_bytes_back_is_flushed() {
+    let (world, nodes) = World::cluster(1).await;
+    let node = &nodes[0];
+    let (ours, theirs) = tokio::io::duplex(64 << 10);
+    serve(&node.tier, HoldsBack { pipe: theirs, held: Vec::new(), refused: false });
+    let token = client_token(&world, &node.tier, "chat", None);
+    let url = format!("ws://hub.test/client/?hub=chat&access_token={token}");
+    let (socket, _) = tokio_tungstenite::client_async(url, ours).await.expect("switched over");
+    let mut client = Client::on(socket, Protocol::Json);
+    let start = tokio::time::Instant::now();
+    client.handshake(1).await;
+    for number in 0..10 {
+        node.tier.publish("chat", &all(), message("m", number)).expect("room");
+        assert_eq!(client.number().await, number);
+    }
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 }
