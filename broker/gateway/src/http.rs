@@ -152,6 +152,8 @@ pub struct HttpContext {
     pub objects: Option<Arc<ObjectFront>>,
     /// Takes over WebSockets of MQTT clients.
     pub websocket: WebSocketHandler,
+    /// Takes over WebSockets of AMQP clients; without it they are refused.
+    pub amqp_websocket: Option<WebSocketHandler>,
     /// Who answers at other paths; the first that claims a request has it.
     pub mounts: Vec<Arc<dyn HttpMount>>,
     /// Bounds.

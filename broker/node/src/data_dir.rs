@@ -126,6 +126,13 @@ impl DataDir {
         &self.disk_id
     }
 
+    /// When the folder was made, in milliseconds since 1970; 0 when that can't be told.
+    pub fn made_ms(&self) -> u64 {
+        let made = std::fs::metadata(self.path("disk-id")).and_then(|found| found.modified());
+        let since = made.ok().and_then(|made| made.duration_since(std::time::UNIX_EPOCH).ok());
+        since.map_or(0, |since| since.as_millis() as u64)
+    }
+
     /// A path in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)

@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleetline_amqp_front::{self as amqp, AmqpContext, AmqpIdentity, AmqpLimits};
 use fleetline_config::{FrontListen, NodeConfig};
 use fleetline_gateway::devices::DeviceGateway;
 use fleetline_gateway::devices::connections::{Connections, Link};
 use fleetline_gateway::devices::hub::DeviceHub;
 use fleetline_gateway::devices::ingest::{Ingest, IngestOptions};
 use fleetline_gateway::http::{self, HttpContext, HttpLimits, HttpMount, ObjectFront};
+use fleetline_gateway::hub::Hub;
 use fleetline_gateway::listen::{self, HANDSHAKES_MAX, Listening};
 use fleetline_gateway::mqtt::{self, MqttContext, MqttLimits};
 use fleetline_gateway::tls;
@@ -25,6 +27,10 @@ use crate::error::NodeError;
 const MQTT_PORT: u16 = 8883;
 const HTTPS_PORT: u16 = 443;
 const HTTP_PORT: u16 = 80;
+const AMQP_PORT: u16 = 5671;
+const AMQP_PLAIN_PORT: u16 = 5672;
+/// The Event Hubs-compatible name of the hub's stream, beside the first label of its host name.
+const EVENT_HUB: &str = "messages/events";
 /// How often abandoned parts of uploads are removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(1800);
 /// How long connections get to end at shutdown.
@@ -33,11 +39,24 @@ const GRACE: Duration = Duration::from_secs(3);
 /// Makes the tiers that answer on the HTTP fronts, once the ports are known.
 pub(crate) type Mounts<'a> = &'a dyn Fn(FrontPorts, &Arc<Connections>) -> Vec<Arc<dyn HttpMount>>;
 
+/// What fronts stand on.
+pub(crate) struct FrontParts<'a> {
+    pub(crate) config: &'a NodeConfig,
+    pub(crate) certs: &'a Certificates,
+    pub(crate) devices: &'a Arc<NodeDevices>,
+    /// Answers for every partition.
+    pub(crate) stream: Arc<dyn Hub>,
+    pub(crate) objects: Option<Arc<ObjectFront>>,
+    /// When the hub was made, in milliseconds since 1970.
+    pub(crate) made_ms: u64,
+}
+
 /// Running fronts.
 pub(crate) struct Fronts {
     connections: Arc<Connections>,
     ports: FrontPorts,
     mqtt: Arc<MqttContext>,
+    amqp: Arc<AmqpContext>,
     listeners: JoinSet<()>,
     /// Sends records; ends last.
     ingest: JoinSet<()>,
@@ -50,29 +69,35 @@ fn failed(what: &str, error: impl std::fmt::Display) -> NodeError {
 
 impl Fronts {
     /// Starts the ingest and every listener that is configured.
-    pub(crate) fn start(
-        config: &NodeConfig,
-        certs: &Certificates,
-        devices: &Arc<NodeDevices>,
-        objects: Option<Arc<ObjectFront>>,
-        mounts: Mounts<'_>,
-    ) -> Result<Fronts, NodeError> {
+    pub(crate) fn start(parts: FrontParts<'_>, mounts: Mounts<'_>) -> Result<Fronts, NodeError> {
+        let FrontParts { config, certs, devices, stream, objects, made_ms } = parts;
         let hub: Arc<dyn DeviceHub> = devices.clone();
         let connections = Connections::new(hub.place().incarnation);
         devices.set_connections(connections.clone());
         let (ingest, tasks) = Ingest::start(&hub, &connections, IngestOptions::default());
         let gateway = Arc::new(DeviceGateway { hub: hub.clone(), connections: connections.clone(), ingest });
         let mqtt = MqttContext::new(gateway.clone(), MqttLimits::default());
+        let over_amqp = bind(config.amqp_listen, config, AMQP_PORT, "amqp_listen")?;
+        let amqp_plain = bind(config.amqp_plain_listen, config, AMQP_PLAIN_PORT, "amqp_plain_listen")?;
+        let identity = AmqpIdentity {
+            hub_name: EVENT_HUB.to_owned(),
+            created_ms: made_ms,
+            port: over_amqp.as_ref().and_then(port_of).unwrap_or(AMQP_PORT),
+            shows_hub_events: false,
+        };
+        let amqp = AmqpContext::new(gateway.clone(), stream, identity, AmqpLimits::default());
         let mut fronts = Fronts {
             connections,
             ports: FrontPorts::default(),
             mqtt: mqtt.clone(),
+            amqp,
             listeners: JoinSet::new(),
             ingest: tasks,
             quic: None,
         };
         fronts.listeners.spawn(sweep(objects.clone(), hub.clone()));
         fronts.start_mqtt(config, certs, &hub)?;
+        fronts.start_amqp(over_amqp, amqp_plain, certs, &hub)?;
         fronts.start_https(config, certs, &hub, gateway, objects, mounts)?;
         Ok(fronts)
     }
@@ -141,6 +166,33 @@ impl Fronts {
         }
     }
 
+    fn start_amqp(
+        &mut self,
+        over_tls: Option<TcpListener>,
+        plain: Option<TcpListener>,
+        certs: &Certificates,
+        hub: &Arc<dyn DeviceHub>,
+    ) -> Result<(), NodeError> {
+        self.ports.amqp = over_tls.as_ref().and_then(port_of);
+        self.ports.amqp_plain = plain.as_ref().and_then(port_of);
+        let serve =
+            |context: Arc<AmqpContext>| move |socket, peer| amqp::serve(context.clone(), socket, peer);
+        let serve_tls =
+            |context: Arc<AmqpContext>| move |socket, peer| amqp::serve(context.clone(), socket, peer);
+        let mut start = |listener, tls, name| {
+            let listening = Listening { hub: hub.clone(), tls, name, handshakes_max: HANDSHAKES_MAX };
+            let (plain, tls) = (serve(self.amqp.clone()), serve_tls(self.amqp.clone()));
+            self.listeners.spawn(listen::accept(listening, listener, plain, tls));
+        };
+        if let Some(listener) = over_tls {
+            start(listener, Some(tls_of(certs, &[], "amqp_listen")?), "amqp");
+        }
+        if let Some(listener) = plain {
+            start(listener, None, "amqp-plain");
+        }
+        Ok(())
+    }
+
     fn start_https(
         &mut self,
         config: &NodeConfig,
@@ -155,7 +207,7 @@ impl Fronts {
         self.ports.https = over_tls.as_ref().and_then(port_of);
         self.ports.http_plain = plain.as_ref().and_then(port_of);
         let mounts = mounts(self.ports, &self.connections);
-        let mqtt = self.mqtt.clone();
+        let (mqtt, amqp) = (self.mqtt.clone(), self.amqp.clone());
         let context = Arc::new(HttpContext {
             gateway,
             objects,
@@ -163,6 +215,10 @@ impl Fronts {
                 let peer = stream.peer().clone();
                 Box::pin(mqtt::serve(mqtt.clone(), stream, peer))
             }),
+            amqp_websocket: Some(Arc::new(move |stream| {
+                let peer = stream.peer().clone();
+                Box::pin(amqp::serve(amqp.clone(), stream, peer))
+            })),
             mounts,
             limits: HttpLimits::default(),
         });
@@ -196,7 +252,7 @@ impl Fronts {
 
     /// Device connections now.
     pub(crate) fn connections(&self) -> usize {
-        self.mqtt.connections()
+        self.mqtt.connections() + self.amqp.connections()
     }
 
     /// Waits until a task ends that sends records, and says why: none of them may.
@@ -207,6 +263,7 @@ impl Fronts {
     /// Asks every connection to end, and waits a moment for it.
     pub(crate) async fn shutdown(mut self) {
         self.connections.set_all(Link::SHUTDOWN);
+        self.amqp.stop();
         let ended = async {
             while self.connections() > 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;

@@ -41,7 +41,7 @@ use crate::data_dir::{DataDir, Identity};
 use crate::devices::{DevicesParts, NodeDevices};
 use crate::duties::Duties;
 use crate::error::NodeError;
-use crate::fronts::Fronts;
+use crate::fronts::{FrontParts, Fronts};
 use crate::hosting::Hosting;
 use crate::hub::NodeHub;
 use crate::objects;
@@ -150,7 +150,15 @@ impl Node {
                 };
                 made.get_or_init(|| Tiers::new(parts)).mounts()
             };
-            let fronts = Fronts::start(&config, &certs, &devices, Some(objects), &mounts)?;
+            let parts = FrontParts {
+                config: &config,
+                certs: &certs,
+                devices: &devices,
+                stream: anywhere.clone(),
+                objects: Some(objects),
+                made_ms: data.made_ms(),
+            };
+            let fronts = Fronts::start(parts, &mounts)?;
             (fronts, made.into_inner().ok_or_else(|| NodeError::Stopped("tiers were not made".to_owned()))?)
         };
         if hub.connections.set(fronts.connections_of().clone()).is_err() {

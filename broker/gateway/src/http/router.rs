@@ -23,7 +23,7 @@ const API_VERSION_MIN: &str = "2016-11-14";
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route {
-    /// `/$iothub/websocket`.
+    /// `/$iothub/websocket`, `/$servicebus/websocket`.
     WebSocket,
     /// A device or module, about itself.
     Device(DeviceKey, DeviceCall),
@@ -162,7 +162,9 @@ pub(super) fn route(method: &Method, path: &str, query: &Query) -> Result<Route,
         Some("jobs") => unsupported("jobs"),
         Some("configurations") => unsupported("configurations"),
         Some("digitaltwins") => unsupported("digital twins"),
-        Some("$iothub" | "%24iothub") if words.get(1..) == Some(&["websocket"]) => {
+        Some("$iothub" | "%24iothub" | "$servicebus" | "%24servicebus")
+            if words.get(1..) == Some(&["websocket"]) =>
+        {
             vec![(Method::GET, Route::WebSocket)]
         }
         _ => Vec::new(),
@@ -412,6 +414,7 @@ mod tests {
         let events = Route::Device(module, SendEvents);
         assert_eq!(routed("POST", "/devices/D1/modules/m/messages/events"), Ok(events));
         assert_eq!(routed("GET", "/$iothub/websocket?iothub-no-client-cert=true"), Ok(Route::WebSocket));
+        assert_eq!(routed("GET", "/$servicebus/websocket"), Ok(Route::WebSocket));
         assert_eq!(routed("PUT", "/uploads/D1/a%20b/c?sig=x"), Ok(Route::Object("D1/a b/c".into())));
     }
 

@@ -1,4 +1,4 @@
-//! MQTT over WebSocket: the upgrade, and binary frames as a stream of bytes.
+//! MQTT and AMQP over WebSocket: the upgrade, and binary frames as a stream of bytes.
 //!
 //! Frames are no message boundaries: "Node splits one CONNECT over many frames of 1, 2 and 4 bytes;
 //! paho sends one packet per frame". A read gathers whatever frames have come, so that small ones cost
@@ -22,13 +22,15 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as FrameError, Message};
 
-use super::PeerInfo;
 use super::call::Call;
 use super::errors::HttpError;
 use super::reply::{self, Answer, Body};
+use super::{PeerInfo, WebSocketHandler};
 
 /// The subprotocol of MQTT.
 const MQTT: &str = "mqtt";
+/// The subprotocol of AMQP, as the public SDKs name it.
+const AMQP: &str = "AMQPWSB10";
 
 /// Bytes of a frame, and of a message in several frames: a whole MQTT packet of the hub, and then some.
 const FRAME_BYTES_MAX: usize = 512 << 10;
@@ -86,7 +88,7 @@ impl AsyncRead for WebSocketStream {
 }
 
 fn not_binary() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "a text frame came, mqtt has binary ones only")
+    io::Error::new(io::ErrorKind::InvalidData, "a text frame came, only binary ones are spoken")
 }
 
 /// A connection that breaks without a close frame has ended like any other.
@@ -132,9 +134,10 @@ impl AsyncWrite for WebSocketStream {
 /// Switches the connection over. Who is at the other end is checked by MQTT.
 pub(super) fn upgrade(mut call: Call) -> Answer {
     let key = handshake_key(&call)?.to_owned();
+    let (protocol, handler) = spoken(&call)?;
     let upgrade = call.upgrade.take();
     let upgrade = upgrade.ok_or_else(|| HttpError::invalid("the connection can't be switched over"))?;
-    let (handler, peer) = (call.context.websocket.clone(), call.peer.clone());
+    let peer = call.peer.clone();
     tokio::spawn(async move {
         match upgrade.await {
             Ok(upgraded) => handler(stream(upgraded, peer).await).await,
@@ -146,7 +149,7 @@ pub(super) fn upgrade(mut call: Call) -> Answer {
     reply::put(&mut response, header::UPGRADE.as_str(), "websocket");
     reply::put(&mut response, header::SEC_WEBSOCKET_ACCEPT.as_str(), &derive_accept_key(key.as_bytes()));
     // "Always echo: an empty subprotocol in the reply breaks Node."
-    reply::put(&mut response, header::SEC_WEBSOCKET_PROTOCOL.as_str(), MQTT);
+    reply::put(&mut response, header::SEC_WEBSOCKET_PROTOCOL.as_str(), protocol);
     Ok(response)
 }
 
@@ -161,6 +164,24 @@ async fn stream(upgraded: Upgraded, peer: PeerInfo) -> WebSocketStream {
     WebSocketStream { frames, unread: Bytes::new(), peer }
 }
 
+/// The first of the offered subprotocols that is spoken here, and who speaks it.
+fn spoken(call: &Call) -> Result<(&'static str, WebSocketHandler), HttpError> {
+    let values = call.headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter();
+    let offered = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    for protocol in offered.map(str::trim) {
+        if protocol.eq_ignore_ascii_case(MQTT) {
+            return Ok((MQTT, call.context.websocket.clone()));
+        }
+        if let Some(handler) = &call.context.amqp_websocket
+            && protocol.eq_ignore_ascii_case(AMQP)
+        {
+            return Ok((AMQP, handler.clone()));
+        }
+    }
+    let text = "one of the subprotocols mqtt and AMQPWSB10 must be offered, others are not spoken";
+    Err(HttpError::new(ErrorCode::FeatureNotSupported, text))
+}
+
 /// Checks the client's side of the handshake (RFC 6455 §4.2.1) and gives its key.
 fn handshake_key(call: &Call) -> Result<&str, HttpError> {
     let has_word = |name: http::HeaderName, word: &str| {
@@ -172,10 +193,6 @@ fn handshake_key(call: &Call) -> Result<&str, HttpError> {
     }
     if call.header(header::SEC_WEBSOCKET_VERSION.as_str()) != Some("13") {
         return Err(HttpError::invalid("version 13 of the websocket protocol is spoken"));
-    }
-    if !has_word(header::SEC_WEBSOCKET_PROTOCOL, MQTT) {
-        let text = "the subprotocol mqtt must be offered, others are not spoken";
-        return Err(HttpError::new(ErrorCode::FeatureNotSupported, text));
     }
     call.header(header::SEC_WEBSOCKET_KEY.as_str())
         .filter(|key| key.len() == 24)

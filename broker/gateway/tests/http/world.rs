@@ -60,6 +60,7 @@ impl World {
             gateway: Arc::new(gateway),
             objects: Some(ObjectFront::new(store, objects)),
             websocket: Arc::new(|stream| echo(stream).boxed()),
+            amqp_websocket: None,
             mounts: Vec::new(),
             limits,
         };
