@@ -52,6 +52,8 @@ pub(crate) struct Tokens {
     general: Vec<u64>,
     last: u64,
     max: usize,
+    /// When the next one is over; it is asked for often.
+    next_expiry: Option<u64>,
 }
 
 impl Tokens {
@@ -63,11 +65,22 @@ impl Tokens {
             general: Vec::new(),
             last: 0,
             max,
+            next_expiry: None,
         }
     }
 
     /// Takes a token that was judged; `false` when there are too many.
     pub(crate) fn put(&mut self, text: &str) -> bool {
+        let taken = self.insert(text);
+        self.look_at_expiry();
+        taken
+    }
+
+    fn look_at_expiry(&mut self) {
+        self.next_expiry = self.by_id.values().map(|token| token.sas.expiry).min();
+    }
+
+    fn insert(&mut self, text: &str) -> bool {
         let Ok(sas) = SasToken::parse(text) else { return false };
         let name = (sas.resource.to_lowercase(), sas.policy.clone());
         let device = device_of(&sas);
@@ -91,7 +104,7 @@ impl Tokens {
 
     /// When the next one is over, in seconds since 1970.
     pub(crate) fn next_expiry(&self) -> Option<u64> {
-        self.by_id.values().map(|token| token.sas.expiry).min()
+        self.next_expiry
     }
 
     /// Forgets those that are over; gives their numbers.
@@ -112,6 +125,7 @@ impl Tokens {
                 }
             }
         }
+        self.look_at_expiry();
         over
     }
 

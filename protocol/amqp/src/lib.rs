@@ -33,6 +33,7 @@
 pub mod condition;
 mod engine;
 mod error;
+mod fields;
 pub mod frame;
 mod limits;
 pub mod message;

@@ -7,7 +7,8 @@
 use std::borrow::Cow;
 
 use crate::error::DecodeError;
-use crate::value::{Fields, List, Map, Value, descriptor_code};
+use crate::fields::{Fields, descriptor_code};
+use crate::value::{List, Map, Value};
 use crate::write::Writer;
 
 /// Format of the standard's own message.

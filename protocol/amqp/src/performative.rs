@@ -14,7 +14,8 @@ pub use session::{Begin, End, Flow};
 pub use transfer::{Disposition, Transfer};
 
 use crate::error::DecodeError;
-use crate::value::{Fields, Symbols, Value};
+use crate::fields::Fields;
+use crate::value::{Symbols, Value};
 use crate::write::Writer;
 
 /// One performative.

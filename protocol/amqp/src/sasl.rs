@@ -1,9 +1,10 @@
 //! The security layer's performatives (part 5, 5.3.3).
 
 use crate::error::DecodeError;
+use crate::fields::Fields;
 use crate::frame::{FrameType, begin_frame, finish_frame};
 use crate::performative::mandatory;
-use crate::value::{Fields, Symbols};
+use crate::value::Symbols;
 use crate::write::Writer;
 
 /// `sasl-init`.

@@ -1,8 +1,9 @@
 //! What became of a delivery (part 3, 3.4).
 
 use crate::error::{DecodeError, Error};
+use crate::fields::Fields;
 use crate::performative::{PeerError, write_error};
-use crate::value::{Fields, Map, Value};
+use crate::value::{Map, Value};
 use crate::write::Writer;
 
 /// A delivery's state, as a peer gave it.

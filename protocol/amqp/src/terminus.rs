@@ -1,7 +1,8 @@
 //! Sources and targets: what a link is attached to (part 3, 3.5).
 
 use crate::error::DecodeError;
-use crate::value::{Fields, Map, Symbols, Value};
+use crate::fields::Fields;
+use crate::value::{Map, Symbols, Value};
 use crate::write::Writer;
 
 /// `source` (3.5.3).

@@ -12,7 +12,7 @@ use futures::future::abortable;
 
 use super::{Done, Front, Grant, Node, Replies};
 use crate::address::{Address, DeviceNode, parse, path_of};
-use crate::device::{Device, DeviceLink, Waiting};
+use crate::device::{Device, DeviceLink};
 use crate::events::{EVENT_BYTES_MAX, EventSender};
 use crate::ready::Who;
 use crate::service::{self, Commands};
@@ -109,7 +109,7 @@ impl Front {
                 return Err(self.redirect());
             }
             Address::Partition { hub, group, partition } if !sends => {
-                self.attach_reader(link, attach, hub.as_deref(), &group, partition)?;
+                self.attach_reader(link, attach, (hub.as_deref(), &group, partition), path)?;
             }
             Address::Send { hub, partition } if sends => {
                 self.attach_sender(link, &hub, partition, path)?;
@@ -187,7 +187,7 @@ impl Front {
             (DeviceNode::Commands, false) => return Err(wrong_direction()),
             _ => {}
         }
-        let waiting = Waiting { link: DeviceLink { id: link, node, to_device } };
+        let waiting = DeviceLink { id: link, node, to_device };
         let known = self.by_key.get(&key).copied().and_then(|id| self.devices.get_mut(&id));
         if let Some(device) = known {
             let id = device.id;
@@ -260,8 +260,7 @@ impl Front {
         id
     }
 
-    pub(super) fn accept_device_link(&mut self, id: u64, waiting: Waiting) {
-        let link = waiting.link;
+    pub(super) fn accept_device_link(&mut self, id: u64, link: DeviceLink) {
         let Some(device) = self.devices.get_mut(&id) else { return };
         if let Some(former) = device.attached(link) {
             let error = Error::new(condition::LINK_STOLEN, "a newer link of the device has taken its place");
@@ -293,15 +292,15 @@ impl Front {
         &mut self,
         link: LinkId,
         attach: &Attach<'_>,
-        hub: Option<&str>,
-        group: &str,
-        partition: u32,
+        (hub, group, partition): (Option<&str>, &str, u32),
+        address: String,
     ) -> Result<(), Error> {
         self.check_hub(hub)?;
         let partition = self.partition(partition)?;
         let name = hub.unwrap_or(&self.context.identity.hub_name);
         let path = format!("{name}/consumergroups/{group}/partitions/{}", partition.0);
-        self.grant(link, path, READ_EVENTS)?;
+        // A token may be for the endpoint's old name, which the address then has.
+        self.grant(link, path, READ_EVENTS).or_else(|_| self.grant(link, address, READ_EVENTS))?;
         if self.readers >= self.context.limits.readers_max {
             return Err(Error::new(
                 condition::RESOURCE_LIMIT_EXCEEDED,

@@ -54,8 +54,8 @@ impl Front {
                 let waiting = std::mem::take(&mut device.waiting);
                 self.forget_device(id);
                 for waiting in waiting {
-                    self.nodes.remove(&waiting.link.id);
-                    self.engine.refuse(waiting.link.id, &error);
+                    self.nodes.remove(&waiting.id);
+                    self.engine.refuse(waiting.id, &error);
                 }
             }
         }
@@ -73,7 +73,7 @@ impl Front {
     pub(super) fn end_device(&mut self, id: u64, error: &Error) {
         let Some(device) = self.devices.get_mut(&id) else { return };
         let attached = device.links.iter().map(|link| link.id);
-        let waiting = device.waiting.iter().map(|waiting| waiting.link.id);
+        let waiting = device.waiting.iter().map(|waiting| waiting.id);
         let links: Vec<LinkId> = attached.chain(waiting).collect();
         for link in links {
             device.detached(link);

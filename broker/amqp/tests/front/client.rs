@@ -39,6 +39,8 @@ pub struct Client {
     next_handle: u32,
     next_delivery: u32,
     kept: Vec<Seen>,
+    /// All bytes that were sent.
+    pub sent: Vec<u8>,
 }
 
 fn leak(bytes: Vec<u8>) -> &'static [u8] {
@@ -70,10 +72,19 @@ pub fn body(payload: &[u8]) -> String {
 
 impl Client {
     pub fn new(io: DuplexStream, served: JoinHandle<()>) -> Client {
-        Client { io, served, input: Vec::new(), next_handle: 0, next_delivery: 0, kept: Vec::new() }
+        Client {
+            io,
+            served,
+            input: Vec::new(),
+            next_handle: 0,
+            next_delivery: 0,
+            kept: Vec::new(),
+            sent: Vec::new(),
+        }
     }
 
     pub async fn bytes(&mut self, bytes: &[u8]) {
+        self.sent.extend_from_slice(bytes);
         self.io.write_all(bytes).await.unwrap();
     }
 
@@ -320,7 +331,10 @@ impl Client {
             }
         }
         loop {
-            let seen = self.receive().await.expect("the connection ended");
+            let Some(seen) = self.receive().await else {
+                let last = self.kept.last().map(|seen| &seen.performative);
+                panic!("the connection ended, last came {last:?}");
+            };
             let found = outcome(&seen);
             // A range answers for others, too.
             self.kept.push(seen);

@@ -7,6 +7,7 @@
 mod client;
 mod consumers;
 mod devices;
+mod hostile;
 mod hub;
 mod logins;
 mod sdk;

@@ -2,7 +2,8 @@
 
 use super::{PeerError, mandatory, write_map, write_symbols};
 use crate::error::DecodeError;
-use crate::value::{Fields, Map, Symbols, Value};
+use crate::fields::Fields;
+use crate::value::{Map, Symbols, Value};
 use crate::write::Writer;
 
 /// `open` (2.7.1).

@@ -2,8 +2,9 @@
 
 use super::{PeerError, mandatory, write_map, write_symbols};
 use crate::error::DecodeError;
+use crate::fields::Fields;
 use crate::terminus::{Source, Target, Terminus};
-use crate::value::{Fields, Map, Symbols, Value};
+use crate::value::{Map, Symbols, Value};
 use crate::write::Writer;
 
 /// Which end of a link sends a performative.

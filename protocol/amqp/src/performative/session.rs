@@ -2,7 +2,8 @@
 
 use super::{PeerError, mandatory, write_map, write_symbols};
 use crate::error::DecodeError;
-use crate::value::{Fields, Map, Symbols};
+use crate::fields::Fields;
+use crate::value::{Map, Symbols};
 use crate::write::Writer;
 
 /// `begin` (2.7.2).

@@ -2,8 +2,8 @@
 
 use super::{Role, mandatory};
 use crate::error::DecodeError;
+use crate::fields::Fields;
 use crate::state::DeliveryState;
-use crate::value::Fields;
 use crate::write::Writer;
 
 /// `transfer` (2.7.5); its payload follows it in the frame.
