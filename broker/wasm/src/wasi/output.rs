@@ -13,6 +13,7 @@ use crate::call::Call;
 /// `()`, as that of every resource which isn't defined: several interfaces have this one under their names.
 type Stream = Resource<()>;
 
+const STANDARD_INPUT: u32 = 0;
 const STANDARD_OUTPUT: u32 = 1;
 const STANDARD_ERROR: u32 = 2;
 /// Bytes that a stream takes in one call, as it tells the component.
@@ -34,6 +35,8 @@ type Written = Result<(std::result::Result<(), StreamError>,)>;
 pub(super) fn add_to_linker(linker: &mut Linker<Call>, interface: &str, name: &str) -> Result<()> {
     match interface {
         "wasi:io/streams" => streams(linker.instance(name)?),
+        // There to be asked for: it is, by whoever opens all three. Reading it traps.
+        "wasi:cli/stdin" => standard(linker.instance(name)?, "get-stdin", STANDARD_INPUT),
         "wasi:cli/stdout" => standard(linker.instance(name)?, "get-stdout", STANDARD_OUTPUT),
         "wasi:cli/stderr" => standard(linker.instance(name)?, "get-stderr", STANDARD_ERROR),
         "wasi:cli/terminal-stdin" => no_terminal(linker.instance(name)?, "get-terminal-stdin"),

@@ -1,4 +1,4 @@
-//! Measures WASM functions: `cargo run -p fleetline-wasm --example measure -- [EVENTS [APP]]`.
+//! Measures WASM functions: `cargo run -p fleetline-wasm --example invocation_cost -- [EVENTS [APP]]`.
 //!
 //! Two apps: one with a component of a few hundred bytes that gives back each event, which shows what the
 //! node itself costs, and the samples (`samples/build.sh`) or another app. Prints how long the app takes to
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fleetline_wasm::{STATE, WasmHost, WasmKind, WasmOptions, apply_changes};
-use fleetline_worker::{Invocation, LogLine, Outcome, Value};
+use fleetline_worker::{Invocation, LogLevel, LogLine, Outcome, Value};
 use fleetline_workers::{AppFolder, LogSink, Worker, WorkerKind};
 use serde_json::json;
 
@@ -23,10 +23,15 @@ mod guest;
 const RUNS: usize = 1000;
 const LIMIT: Duration = Duration::from_secs(5);
 
-struct Quiet;
+/// Shows what the worker or a broken function says.
+struct Errors;
 
-impl LogSink for Quiet {
-    fn log(&self, _: LogLine) {}
+impl LogSink for Errors {
+    fn log(&self, line: LogLine) {
+        if line.level >= LogLevel::Error {
+            eprintln!("{}: {}", line.category, line.message);
+        }
+    }
 }
 
 type Failure = Box<dyn std::error::Error>;
@@ -70,7 +75,7 @@ async fn start(app: &Path, cache: &Path, what: &str) -> Result<Arc<dyn Worker>, 
     let options = WasmOptions { cache: Some(cache.to_owned()), ..WasmOptions::default() };
     let host = WasmHost::new(options)?;
     let folder = AppFolder { root: app.to_owned(), settings: Default::default(), host_json: json!({}) };
-    let worker = WasmKind::new(host).start(folder, Arc::new(Quiet)).await?;
+    let worker = WasmKind::new(host).start(folder, Arc::new(Errors)).await?;
     println!("{what}: {:.1} ms", ms(begin.elapsed()));
     Ok(worker)
 }
