@@ -20,8 +20,9 @@ help: ## Shows this list.
 setup:
 	@.ci/setup.sh
 
-run: setup ## Starts one node with devices that send and a group that reads, and draws what happens.
-	@$(CARGO) build -p fleetline
+run: setup ## Real flights as devices, two functions, a live page whose address is printed. Ctrl-C ends.
+	@examples/flights/prepare.sh
+	@echo "building fleetline (about 20 minutes the first time)"; $(CARGO) build -p fleetline
 	@target/debug/fleetline demo
 
 test: setup ## Runs every test: format, lints, units, contracts, crash points, simulation, real processes.
@@ -29,7 +30,9 @@ test: setup ## Runs every test: format, lints, units, contracts, crash points, s
 	@echo "== lints";       $(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
 	@echo "== licences, bans, sources and advisories"; $(MAKE) --no-print-directory deny
 	@echo "== the binary under test"; $(CARGO) build --quiet -p fleetline
+	@echo "== what function workers need"; examples/flights/prepare.sh
 	@echo "== tests";       $(CARGO) test --workspace --features fleetline-state/rocks
+	@echo "== the console's page in a browser"; broker/console/tests/browser/run.sh
 	@echo "== public packages against real nodes"; $(MAKE) --no-print-directory interop
 	@echo "== simulation, run twice and compared"; $(MAKE) --no-print-directory sim-test
 	@echo "== loom models"; $(MAKE) --no-print-directory loom
