@@ -22,6 +22,7 @@ async fn exchange(world: &World, request: &str) -> String {
         gateway: Arc::new(DeviceGateway { hub, connections, ingest }),
         objects: None,
         websocket: Arc::new(|_| async {}.boxed()),
+        amqp_websocket: None,
         mounts: vec![world.console.clone()],
         limits: HttpLimits::default(),
     };
