@@ -54,13 +54,8 @@ fn main() {
     opening.extend(frame(&Performative::Open(open), &[]));
     opening.extend(frame(&Performative::Begin(begin), &[]));
     opening.extend(frame(&Performative::Attach(Box::new(Attach::new("l", 1, Role::Sender))), &[]));
-    let accept = Accept {
-        window: 1000,
-        message_bytes_max: 1 << 20,
-        settled: false,
-        second: false,
-        capabilities: &[],
-    };
+    let accept =
+        Accept { window: 1000, message_bytes_max: 1 << 20, settled: false, second: false, capabilities: &[] };
     let frames: Vec<Vec<u8>> = (0..COUNT / 10).map(|id| frame(&transfer(id), &[0; 200])).collect();
     let start = Instant::now();
     let mut received = 0u32;

@@ -451,7 +451,7 @@ impl Engine {
     /// Writes `end` or `close`.
     fn write_end(&mut self, channel: u16, code: u64, error: Option<&Error>) {
         let start = self.begin(channel);
-        Writer::new(&mut self.out).described_list(code, |w| write_error(error, w));
+        Writer::new(&mut self.out).whole_list(code, 1, |w| write_error(error, w));
         self.finish(start);
     }
 
@@ -484,7 +484,7 @@ impl Engine {
         outcome: &Outcome,
     ) {
         let start = self.begin(channel);
-        Writer::new(&mut self.out).described_list(0x15, |w| {
+        Writer::new(&mut self.out).whole_list(0x15, 6, |w| {
             w.bool(role == Role::Receiver);
             w.uint(first);
             w.opt_uint(last);

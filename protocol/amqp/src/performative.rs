@@ -103,7 +103,7 @@ impl<'a> PeerError<'a> {
 
     pub(crate) fn write(error: Option<&PeerError<'_>>, w: &mut Writer<'_>) {
         let Some(error) = error else { return w.skip() };
-        w.described_list(0x1d, |w| {
+        w.whole_list(0x1d, 3, |w| {
             w.symbol(error.condition);
             w.opt_string(Some(error.description).filter(|text| !text.is_empty()));
             if !error.info.is_null() {
@@ -116,7 +116,7 @@ impl<'a> PeerError<'a> {
 /// Writes an error of ours.
 pub(crate) fn write_error(error: Option<&crate::Error>, w: &mut Writer<'_>) {
     let Some(error) = error else { return w.skip() };
-    w.described_list(0x1d, |w| {
+    w.whole_list(0x1d, 3, |w| {
         w.symbol(&error.condition);
         w.opt_string(Some(error.description.as_str()).filter(|text| !text.is_empty()));
         if error.info.is_empty() {

@@ -2,7 +2,7 @@
 //!
 //! Lists and maps are written by a closure and get their size afterwards: first in the long form, which
 //! shrinks to the short one when the content fits. Nulls at the end of a list aren't written, as the
-//! standard allows (1.4).
+//! standard allows (1.4), but for performatives ([`Writer::whole_list`]).
 
 use crate::value::{Map, Value};
 
@@ -196,7 +196,27 @@ impl<'b> Writer<'b> {
         self.compound(0xc1, fill);
     }
 
-    /// A list described by a number, as all performatives are.
+    /// A described list with all its `fields`, as performatives are written: the standard lets nulls at the
+    /// end be left out, but some clients (pyamqp) take fields by their place without looking how many
+    /// there are.
+    pub fn whole_list(&mut self, code: u64, fields: u32, fill: impl FnOnce(&mut Writer<'_>)) {
+        self.described(code, |w| {
+            w.list(|w| {
+                fill(w);
+                let given = w.count + w.nulls;
+                for _ in given..fields {
+                    w.skip();
+                }
+                for _ in 0..w.nulls {
+                    w.out.push(0x40);
+                }
+                w.count += w.nulls;
+                w.nulls = 0;
+            });
+        });
+    }
+
+    /// A list described by a number; nulls at its end are left out.
     pub fn described_list(&mut self, code: u64, fill: impl FnOnce(&mut Writer<'_>)) {
         self.described(code, |w| w.list(fill));
     }

@@ -244,7 +244,7 @@ impl Engine {
     ) {
         let start = self.begin(id.channel);
         let we_send = wanted.peer == Role::Receiver;
-        Writer::new(&mut self.out).described_list(0x12, |w| {
+        Writer::new(&mut self.out).whole_list(0x12, 14, |w| {
             w.string(&wanted.name);
             w.uint(id.handle);
             w.bool(!we_send);
@@ -282,7 +282,7 @@ impl Engine {
 
     pub(super) fn write_detach(&mut self, id: LinkId, closed: bool, error: Option<&Error>) {
         let start = self.begin(id.channel);
-        Writer::new(&mut self.out).described_list(0x16, |w| {
+        Writer::new(&mut self.out).whole_list(0x16, 3, |w| {
             w.uint(id.handle);
             w.opt_bool(closed.then_some(true));
             write_error(error, w);

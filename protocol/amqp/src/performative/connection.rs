@@ -48,7 +48,7 @@ impl<'a> Open<'a> {
     }
 
     pub(super) fn write(&self, w: &mut Writer<'_>) {
-        w.described_list(0x10, |w| {
+        w.whole_list(0x10, 10, |w| {
             w.string(self.container_id);
             w.opt_string(self.hostname);
             w.opt_uint(self.max_frame_size);
@@ -76,7 +76,7 @@ impl<'a> Close<'a> {
     }
 
     pub(super) fn write(&self, w: &mut Writer<'_>) {
-        w.described_list(0x18, |w| PeerError::write(self.error.as_ref(), w));
+        w.whole_list(0x18, 1, |w| PeerError::write(self.error.as_ref(), w));
     }
 }
 

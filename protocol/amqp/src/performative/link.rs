@@ -158,7 +158,7 @@ impl<'a> Attach<'a> {
 
     /// Writes it; source and target as `source_raw` and `target_raw` have them.
     pub(super) fn write(&self, w: &mut Writer<'_>) {
-        w.described_list(0x12, |w| {
+        w.whole_list(0x12, 14, |w| {
             w.string(self.name);
             w.uint(self.handle);
             w.bool(self.role == Role::Receiver);
@@ -216,7 +216,7 @@ impl<'a> Detach<'a> {
     }
 
     pub(super) fn write(&self, w: &mut Writer<'_>) {
-        w.described_list(0x16, |w| {
+        w.whole_list(0x16, 3, |w| {
             w.uint(self.handle);
             w.opt_bool(self.closed.then_some(true));
             PeerError::write(self.error.as_ref(), w);

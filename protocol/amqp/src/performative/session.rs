@@ -42,7 +42,7 @@ impl<'a> Begin<'a> {
     }
 
     pub(super) fn write(&self, w: &mut Writer<'_>) {
-        w.described_list(0x11, |w| {
+        w.whole_list(0x11, 8, |w| {
             w.opt_ushort(self.remote_channel);
             w.uint(self.next_outgoing_id);
             w.uint(self.incoming_window);
@@ -99,7 +99,7 @@ impl Flow {
     }
 
     pub(super) fn write(&self, w: &mut Writer<'_>) {
-        w.described_list(0x13, |w| {
+        w.whole_list(0x13, 11, |w| {
             w.opt_uint(self.next_incoming_id);
             w.uint(self.incoming_window);
             w.uint(self.next_outgoing_id);
@@ -127,6 +127,6 @@ impl<'a> End<'a> {
     }
 
     pub(super) fn write(&self, w: &mut Writer<'_>) {
-        w.described_list(0x17, |w| PeerError::write(self.error.as_ref(), w));
+        w.whole_list(0x17, 1, |w| PeerError::write(self.error.as_ref(), w));
     }
 }

@@ -49,7 +49,7 @@ impl<'a> Transfer<'a> {
     }
 
     pub(crate) fn write(&self, w: &mut Writer<'_>) {
-        w.described_list(0x14, |w| {
+        w.whole_list(0x14, 11, |w| {
             w.uint(self.handle);
             w.opt_uint(self.delivery_id);
             w.opt_binary(self.delivery_tag);
@@ -93,7 +93,7 @@ impl<'a> Disposition<'a> {
     }
 
     pub(super) fn write(&self, w: &mut Writer<'_>) {
-        w.described_list(0x15, |w| {
+        w.whole_list(0x15, 6, |w| {
             w.bool(self.role == Role::Receiver);
             w.uint(self.first);
             w.opt_uint(self.last);

@@ -100,6 +100,24 @@ fn other_forms() {
     }
 }
 
+/// "pyamqp" takes fields by their place: performatives are written with all of them, an `end` too.
+#[test]
+fn whole_performatives() {
+    let written = |performative: Performative<'_>| {
+        let mut out = Vec::new();
+        performative.write(&mut out);
+        out
+    };
+    assert_eq!(written(Performative::End(Default::default())), bytes("005317 c002 01 40"));
+    assert_eq!(written(Performative::Detach(Default::default())), bytes("005316 c004 03 43 40 40"));
+    let transfer = written(Performative::Transfer(Default::default()));
+    assert_eq!(transfer, bytes("005314 c00c 0b 43 40404040404040404040"));
+    let flow = written(Performative::Flow(Default::default()));
+    assert_eq!(flow[5], 11);
+    let attach = fleetline_amqp::performative::Attach::new("l", 0, Role::Sender);
+    assert_eq!(written(Performative::Attach(Box::new(attach)))[5], 14);
+}
+
 /// Fields that aren't there, of another type, or too many.
 #[test]
 fn wrong_fields() {
