@@ -7,7 +7,6 @@
 mod failures;
 mod gate;
 mod kit;
-mod measure;
 mod node;
 mod python;
 mod stop;

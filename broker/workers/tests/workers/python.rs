@@ -194,3 +194,20 @@ async fn the_v1_model_runs() {
     assert_eq!(http(&result).body, Some(expected));
     assert_eq!(result.outputs, [("out".to_owned(), Value::Text(format!("POST {url}")))]);
 }
+
+/// `AsgiFunctionApp`: a web application behind one function.
+#[tokio::test]
+async fn a_web_application_is_a_function() {
+    let node = Node::start().await;
+    let worker = node.app("python_asgi").await;
+    let function = worker.functions()[0].metadata.clone();
+    assert_eq!(worker.functions()[0].load_error, None);
+    let trigger = function.trigger().unwrap();
+    let call =
+        invocation("w1", &function.id, vec![(trigger.name.as_str(), Value::Http(Box::new(request())))]);
+    let result = worker.invoke(call, LONG).await.unwrap();
+    succeeded(&result);
+    assert_eq!(http(&result).status, Some(202));
+    let expected = Value::Bytes("POST /api/hello/ada grüße".as_bytes().to_vec().into());
+    assert_eq!(http(&result).body, Some(expected));
+}
