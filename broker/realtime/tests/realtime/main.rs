@@ -1,6 +1,5 @@
 //! The tier over pipes in memory: clients, backends, nodes.
 
-mod bench;
 mod bridges;
 mod client;
 mod events;

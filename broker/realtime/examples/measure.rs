@@ -1,5 +1,8 @@
-//! What fan-out and an idle connection cost. Not part of the tests: run with
-//! `cargo test --release -p fleetline-realtime --test realtime -- --ignored --nocapture --test-threads 1 bench`.
+//! What fan-out and an idle connection cost: run with
+//! `cargo run --release -p fleetline-realtime --example measure`.
+//!
+//! Clients are sinks in memory behind the real front: a system call's price isn't in the numbers, everything
+//! else is.
 
 use std::io;
 use std::pin::Pin;
@@ -11,9 +14,15 @@ use std::time::Instant;
 use fleetline_realtime::{Destination, Realtime, RealtimeLimits, RealtimeOptions};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::client::{client_token, serve};
-use crate::sockets::message;
-use crate::world::{ENDPOINT, World};
+#[allow(dead_code, reason = "the tests use the rest")]
+#[path = "../tests/realtime/client.rs"]
+mod client;
+#[allow(dead_code, reason = "the tests use the rest")]
+#[path = "../tests/realtime/world.rs"]
+mod world;
+
+use client::{client_token, serve};
+use world::{ENDPOINT, Node, World};
 
 /// The allocator of the server: what is measured is what it costs there.
 #[global_allocator]
@@ -112,7 +121,7 @@ fn resident() -> f64 {
     statm.split_whitespace().nth(1).expect("field").parse::<f64>().expect("number") * 4096.0
 }
 
-async fn with_clients(count: usize) -> (Arc<World>, crate::world::Node, Counters) {
+async fn with_clients(count: usize) -> (Arc<World>, Node, Counters) {
     let world = World::new();
     let limits = RealtimeLimits { connections_max: 1_000_000, ..RealtimeLimits::default() };
     let node = world.start(1, RealtimeOptions { limits, ..RealtimeOptions::new(ENDPOINT) }).await;
@@ -131,9 +140,8 @@ async fn with_clients(count: usize) -> (Arc<World>, crate::world::Node, Counters
     (world, node, counters)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement"]
-async fn bench_fan_out_to_10_000_sinks() {
+/// One, some and many messages at a time to 10,000 clients.
+async fn fan_out() {
     const CLIENTS: u64 = 10_000;
     let (_world, node, counters) = with_clients(CLIENTS as usize).await;
     for (messages, burst) in [(200_u64, 1_u64), (1_000, 10), (2_000, 100)] {
@@ -168,9 +176,7 @@ async fn bench_fan_out_to_10_000_sinks() {
     assert_eq!(node.tier.stats().slow_clients, 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement"]
-async fn bench_memory_of_idle_connections() {
+async fn memory() {
     const CLIENTS: usize = 100_000;
     let (_world, _node, _counters) = with_clients(1_000).await;
     let before = resident();
@@ -178,4 +184,14 @@ async fn bench_memory_of_idle_connections() {
     let after = resident();
     println!("{CLIENTS} idle connections: {:.0} bytes each", (after - before) / CLIENTS as f64);
     assert_eq!(node.tier.stats().connections, CLIENTS);
+}
+
+fn message(target: &str, number: u64) -> fleetline_realtime::Encoded {
+    fleetline_realtime::Encoded::invocation(target, format!("[{number}]").into()).expect("json")
+}
+
+#[tokio::main]
+async fn main() {
+    fan_out().await;
+    memory().await;
 }
