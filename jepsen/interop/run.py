@@ -33,13 +33,20 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 HOME = os.path.join(ROOT, "target", "interop")
 PYTHON = os.path.join(HOME, "venv", "bin", "python")
+REALTIME_PYTHON = os.path.join(HOME, "realtime-venv", "bin", "python")
 # A case that hangs ends here; every wait inside a case is shorter and says what it waited for.
 CASE_S_MAX = 240
 
 
 def case_files():
     """Every file with cases, with the program that runs it."""
-    for folder, ending, program in (("python", ".py", PYTHON), ("node", ".js", "node")):
+    for folder, ending, program in (
+        ("python", ".py", PYTHON),
+        ("node", ".js", "node"),
+        ("realtime", ".py", REALTIME_PYTHON),
+        ("realtime", ".js", "node"),
+        ("functions", ".js", "node"),
+    ):
         for name in sorted(os.listdir(os.path.join(HERE, folder))):
             if name.endswith(ending) and not name.startswith("kit"):
                 yield [program, os.path.join(HERE, folder, name)]
@@ -48,7 +55,8 @@ def case_files():
 def environment(**more):
     found = {
         **os.environ,
-        "NODE_PATH": os.path.join(HOME, "node", "node_modules"),
+        "NODE_PATH": os.pathsep.join(os.path.join(HOME, name, "node_modules") for name in ("node", "realtime")),
+        "PYTHONPATH": os.path.join(HERE, "python"),
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
@@ -125,6 +133,7 @@ def run_kind(kind, cases, binary, commands, address):
             INTEROP_HUB=hub.path,
             NODE_EXTRA_CA_CERTS=authority,
             REQUESTS_CA_BUNDLE=authority,
+            SSL_CERT_FILE=authority,
         )
         if kind == "single":
             with concurrent.futures.ThreadPoolExecutor(2) as pool:

@@ -30,6 +30,8 @@ class Commands:
             "hub": self.hub.rest.hub,
             "plain": self.hub.nodes[0].plain[1],
             "nodes": len(self.hub.nodes),
+            "contexts": [os.path.join(node.folder, "client") for node in self.hub.nodes],
+            "processes": [node.process and node.process.pid for node in self.hub.nodes],
             "store": self.hub.store and self.hub.store.place,
         }
 
@@ -71,6 +73,14 @@ class Commands:
     def certificate(self, name):
         """A self-signed certificate; see `certs.self_signed`."""
         return certs.self_signed(os.path.join(self._home, "certs"), name)
+
+    def deploy(self, folder, app, settings):
+        """Deploys a function app; see `Hub.deploy`."""
+        self.hub.deploy(folder, app, settings)
+
+    def made(self, device, source, count, timeout_s=RECORDS_WAIT_S):
+        """Records that the hub itself has put into the stream for a device; see `Reader.of_source`."""
+        return self.hub.reader.of_source(device, source, count, timeout_s)
 
     def records(self, device, count, timeout_s=RECORDS_WAIT_S):
         """Stored records of a device; see `Reader.of_device`."""

@@ -1,7 +1,7 @@
 """A hub of one or three real `fleetline` processes, with relays in front of them when a case breaks the network.
 
 `run.py` starts one per kind of case (`KINDS`) and stops it before the next, because SDKs know no other
-ports than 8883 and 443. Data folders and logs lie under `target/interop/run/KIND` and stay for reading.
+ports than 8883, 443 and 5671. Data folders and logs lie under `target/interop/run/KIND` and stay for reading.
 
 Invariant: `Hub.start` returns when every node answers `/readyz`, `client/hub.json` is there, a REST
 request succeeds and, in a cluster, every partition has all its replicas.
@@ -27,8 +27,14 @@ KINDS = {
     "stored-azure": (1, False),
     "relayed": (1, True),
     "cluster": (3, True),
+    "tiers": (1, False),
+    "tiers-cluster": (3, True),
 }
-MQTT, HTTPS = ("127.0.0.1", 8883), ("127.0.0.1", 443)
+# Where Python and Node functions find their packages (`broker/workers/setup.sh`); a kind named `tiers` runs them.
+WORKERS = os.path.join(
+    os.path.dirname(os.path.abspath(__file__)), os.pardir, os.pardir, os.pardir, "target", "workers"
+)
+MQTT, HTTPS, AMQP = ("127.0.0.1", 8883), ("127.0.0.1", 443), ("127.0.0.1", 5671)
 START_S_MAX = 90
 
 
@@ -57,11 +63,13 @@ def until(what, check, within_s=START_S_MAX):
 class Node:
     """One process. It keeps its ports and its folder over restarts."""
 
-    def __init__(self, binary, folder, mqtt, https, environment=None):
+    def __init__(self, binary, folder, mqtt, https, amqp, environment=None):
         self.binary, self.folder, self.environment = binary, folder, environment
-        self.mqtt, self.https = mqtt, https
-        self.native, self.peer, self.ops, self.plain = (("127.0.0.1", _free_port()) for _ in range(4))
-        self.process = None
+        self.mqtt, self.https, self.amqp = mqtt, https, amqp
+        self.native, self.peer, self.ops, self.plain, self.http = (
+            ("127.0.0.1", _free_port()) for _ in range(5)
+        )
+        self.process, self.workers = None, None
 
     def start(self, *more):
         arguments = [self.binary, "serve", "--data", self.folder]
@@ -72,8 +80,11 @@ class Node:
             ("mqtt-listen", self.mqtt),
             ("mqtt-plain-listen", self.plain),
             ("https-listen", self.https),
+            ("amqp-listen", self.amqp),
         ):
             arguments += [f"--{flag}", "%s:%d" % address]
+        if self.workers:
+            arguments += ["--workers", self.workers]
         with open(f"{self.folder}.log", "ab") as log:
             self.process = subprocess.Popen(
                 [*arguments, *more], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment
@@ -126,10 +137,11 @@ class Hub:
             self.store.wait_ready()
         environment = self.store and self.store.environment()
         for number in range(1, count + 1):
-            mqtt, https = (
-                (("127.0.0.1", _free_port()), ("127.0.0.1", _free_port())) if relayed else (MQTT, HTTPS)
+            mqtt, https, amqp = (
+                (("127.0.0.1", _free_port()) for _ in range(3)) if relayed else (MQTT, HTTPS, AMQP)
             )
-            node = Node(self.binary, os.path.join(self.home, f"n{number}"), mqtt, https, environment)
+            node = Node(self.binary, os.path.join(self.home, f"n{number}"), mqtt, https, amqp, environment)
+            node.workers = os.path.realpath(WORKERS) if self.kind.startswith("tiers") else None
             self.nodes.append(node)
             node.start(*(["--join", self._token()] if number > 1 else ["--partitions", "4"]))
             node.wait_ready()
@@ -169,6 +181,18 @@ class Hub:
         if done.returncode != 0:
             raise RuntimeError(f"fleetline {arguments}: {done.stdout}{done.stderr}")
         return done.stdout
+
+    def deploy(self, folder, app, settings):
+        """Deploys a function app as its user does, and waits until it runs. Once is enough."""
+        given = [word for name, value in settings.items() for word in ("--setting", f"{name}={value}")]
+        authority, https = self.rest.hub["authority"], "localhost:%d" % self.running().https[1]
+        self._fleetline(
+            "functions", "--https", https, "--authority", authority, "deploy", folder, "--app", app, *given
+        )
+
+    def running(self):
+        """The first node that runs."""
+        return next(node for node in self.nodes if node.process is not None)
 
     def _token(self):
         words = self._fleetline("cluster", "token").split()

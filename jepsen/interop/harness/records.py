@@ -34,7 +34,7 @@ class Reader:
             "--json",
         ]
         self._log = log
-        self._records = {}
+        self._records, self._made = {}, {}
         # Where each device is, once the stream has said anything about it.
         self.partitions = {}
         self._changed = threading.Condition()
@@ -47,10 +47,21 @@ class Reader:
 
         Gives what there is after `timeout_s`: the caller compares, and says what is missing.
         """
+        return self._wait(self._records, lambda record: record["device"] == device, count, timeout_s)
+
+    def of_source(self, device, source, count, timeout_s):
+        """The same of records that functions have made (`functionPoison`, `functionOutput`)."""
+
+        def fits(record):
+            return record["device"] == device and record["system"].get("iothub-message-source") == source
+
+        return self._wait(self._made, fits, count, timeout_s)
+
+    def _wait(self, records, fits, count, timeout_s):
         end = time.monotonic() + timeout_s
         with self._changed:
             while True:
-                found = [record for record in self._records.values() if record["device"] == device]
+                found = [record for record in records.values() if fits(record)]
                 left = end - time.monotonic()
                 if len(found) >= count or left <= 0:
                     return sorted(found, key=lambda record: (record["partition"], record["offset"]))
@@ -76,6 +87,10 @@ class Reader:
         record.setdefault("body", record.get("bodyBase64"))
         self.partitions[record["device"]] = record["partition"]
         if _is_event(record):
+            if record["system"].get("iothub-message-source", "").startswith("function"):
+                with self._changed:
+                    self._made[(record["partition"], record["offset"])] = record
+                    self._changed.notify_all()
             return
         with self._changed:
             self._records[(record["partition"], record["offset"])] = record
