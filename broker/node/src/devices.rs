@@ -22,7 +22,7 @@ use fleetline_devices::{ConnectionPlace, DeviceAnswer, Request};
 use fleetline_env::Clock;
 use fleetline_gateway::devices::connections::Connections;
 use fleetline_gateway::devices::hub::{DeviceHub, GatewayAnswer, GatewayCall, Leaders};
-use fleetline_gateway::devices::settings::{ACCESS, AUTHORITIES, Access, HubSettings, POLICIES};
+use fleetline_gateway::devices::settings::{ACCESS, AUTHORITIES, Access, HubSettings, POLICIES, REALTIME};
 use fleetline_gateway::hub::{Appended, HubError};
 use fleetline_raft_driver::{CallError, Driver, PeerService};
 use fleetline_raft_transport::Lane;
@@ -251,6 +251,7 @@ fn settings_of(state: &ControlState, host_name: &str, host_names: &[String]) -> 
     let (policies, policies_version) = read(state, POLICIES, BTreeMap::new());
     let (access, access_version) = read(state, ACCESS, Access::nobody());
     let (authorities, authorities_version) = read(state, AUTHORITIES, BTreeMap::new());
+    let (realtime, realtime_version) = read(state, REALTIME, serde_json::Value::Null);
     HubSettings {
         host_name: host_name.to_owned(),
         host_names: host_names.to_vec(),
@@ -260,6 +261,8 @@ fn settings_of(state: &ControlState, host_name: &str, host_names: &[String]) -> 
         access_version,
         authorities,
         authorities_version,
+        realtime,
+        realtime_version,
     }
 }
 

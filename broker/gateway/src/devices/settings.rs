@@ -17,6 +17,9 @@ pub const ACCESS: &str = "access";
 /// The setting that holds [`HubSettings::authorities`].
 pub const AUTHORITIES: &str = "authorities";
 
+/// The setting that holds [`HubSettings::realtime`].
+pub const REALTIME: &str = "realtime";
+
 /// What a policy allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -141,6 +144,10 @@ pub struct HubSettings {
     pub authorities: BTreeMap<String, DeviceAuthority>,
     /// Version of the setting.
     pub authorities_version: u64,
+    /// Settings of the realtime hubs, which their tier reads itself; here for who shows and changes them.
+    pub realtime: serde_json::Value,
+    /// Version of the setting.
+    pub realtime_version: u64,
 }
 
 impl HubSettings {

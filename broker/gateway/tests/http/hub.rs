@@ -14,7 +14,7 @@ use fleetline_devices::{
 use fleetline_gateway::devices::hub::{
     DeviceHub, GatewayAnswer, GatewayCall, Leaders, MethodAnswer, MethodCall,
 };
-use fleetline_gateway::devices::settings::{ACCESS, AUTHORITIES, HubSettings, POLICIES};
+use fleetline_gateway::devices::settings::{ACCESS, AUTHORITIES, HubSettings, POLICIES, REALTIME};
 use fleetline_gateway::hub::{Appended, HubError};
 use fleetline_iothub::errors::ErrorCode;
 use fleetline_state::memory::MemState;
@@ -211,6 +211,7 @@ impl DeviceHub for TestHub {
             let version = match name {
                 POLICIES => &mut settings.policies_version,
                 ACCESS => &mut settings.access_version,
+                REALTIME => &mut settings.realtime_version,
                 AUTHORITIES => &mut settings.authorities_version,
                 other => panic!("{other}"),
             };
@@ -222,6 +223,7 @@ impl DeviceHub for TestHub {
             match name {
                 POLICIES => settings.policies = serde_json::from_slice(&value).unwrap(),
                 ACCESS => settings.access = serde_json::from_slice(&value).unwrap(),
+                REALTIME => settings.realtime = serde_json::from_slice(&value).unwrap(),
                 _ => settings.authorities = serde_json::from_slice(&value).unwrap(),
             }
         });

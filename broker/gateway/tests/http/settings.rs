@@ -45,6 +45,21 @@ async fn address_rules() {
     assert_eq!(world.hub.settings().access.ip_rules.len(), 2);
 }
 
+/// What the realtime hubs live on stays; the rest is their tier's affair.
+#[tokio::test]
+async fn realtime() {
+    let world = World::new();
+    let put = async |body: serde_json::Value| {
+        world.owner("PUT", "/hub/settings/realtime", &["If-Match: *"], &body.to_string()).await.status
+    };
+    assert_eq!(put(json!({ "upstreams": [] })).await, 400);
+    assert_eq!(put(json!({ "accessKeys": { "primary": "" }, "connectionSecret": "s" })).await, 400);
+    let whole = json!({ "accessKeys": { "primary": "k" }, "connectionSecret": "s", "upstreams": [] });
+    assert_eq!(put(whole.clone()).await, 204);
+    assert_eq!(world.hub.settings().realtime, whole);
+    assert_eq!(world.owner("GET", "/hub/settings/realtime", &[], "").await.status, 200);
+}
+
 /// An authority counts once its owner has signed the code; nobody can say so in its place.
 #[tokio::test]
 async fn authorities_are_proved() {

@@ -19,7 +19,7 @@ use super::super::reply::{self, Answer};
 use super::super::router::HubCall;
 use super::authorities;
 use crate::devices::settings::{
-    ACCESS, AUTHORITIES, Access, DeviceAuthority, HubSettings, POLICIES, Policy, Right,
+    ACCESS, AUTHORITIES, Access, DeviceAuthority, HubSettings, POLICIES, Policy, REALTIME, Right,
 };
 use crate::hub::HubError;
 
@@ -58,6 +58,7 @@ fn get(settings: &HubSettings, name: &str) -> Answer {
         POLICIES => versioned(&settings.policies, settings.policies_version),
         ACCESS => versioned(&settings.access, settings.access_version),
         AUTHORITIES => versioned(&settings.authorities, settings.authorities_version),
+        REALTIME => versioned(&settings.realtime, settings.realtime_version),
         other => Err(unknown(other)),
     }
 }
@@ -88,7 +89,29 @@ async fn put(call: &mut Call, name: &str) -> Answer {
             let expected = expected(call, call.settings.authorities_version)?;
             store(call, AUTHORITIES, &authorities, expected).await
         }
+        REALTIME => {
+            let realtime: serde_json::Map<String, serde_json::Value> = read(&body)?;
+            check_realtime(&realtime)?;
+            let expected = expected(call, call.settings.realtime_version)?;
+            store(call, REALTIME, &realtime, expected).await
+        }
         other => Err(unknown(other)),
+    }
+}
+
+/// The keys have to stay: without them no client and no service gets in. What else can't be read, the tier
+/// leaves out and says so.
+fn check_realtime(realtime: &serde_json::Map<String, serde_json::Value>) -> Result<(), HttpError> {
+    let is_text = |value: Option<&serde_json::Value>| {
+        value.and_then(serde_json::Value::as_str).is_some_and(|text| !text.is_empty())
+    };
+    let keys = realtime.get("accessKeys").and_then(|keys| keys.get("primary"));
+    match is_text(keys) && is_text(realtime.get("connectionSecret")) {
+        true => Ok(()),
+        false => {
+            let text = "accessKeys.primary and connectionSecret are needed: send what was read, changed";
+            Err(HttpError::invalid(text))
+        }
     }
 }
 
@@ -117,6 +140,7 @@ fn version(settings: &HubSettings, name: &str) -> Option<u64> {
         POLICIES => Some(settings.policies_version),
         ACCESS => Some(settings.access_version),
         AUTHORITIES => Some(settings.authorities_version),
+        REALTIME => Some(settings.realtime_version),
         _ => None,
     }
 }
