@@ -4,6 +4,7 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the outcome is unknown.
 
 mod demo;
+mod develop;
 mod serve;
 
 use std::process::ExitCode;
@@ -18,7 +19,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 ///
 /// Begin with `fleetline serve`: on an empty folder it makes a cluster of one node, with certificates for you.
 /// Then, in another terminal, `echo 21.5 | fleetline stream produce --key thermostat-7` and
-/// `fleetline stream consume`. For three nodes: `fleetline cluster token`, and `fleetline serve --join TOKEN`
+/// `fleetline stream consume`. `fleetline functions deploy FOLDER` runs code on what arrives, and `fleetline
+/// console` shows all of it. For three nodes: `fleetline cluster token`, and `fleetline serve --join TOKEN`
 /// with another --data and other ports.
 #[derive(Parser)]
 #[command(version, about, long_about, arg_required_else_help = true)]
@@ -45,8 +47,19 @@ enum Command {
     Stream(StreamCommand),
     #[command(flatten)]
     Hub(HubCommand),
-    /// Runs one node, a few devices that send, and a consumer group that reads, with a live picture.
+    /// Runs one node, real flights as its devices, two functions, and a live page.
     Demo(demo::DemoArgs),
+}
+
+/// Commands on the hub are a client's, but for the one that runs a node.
+async fn hub(context: &ContextArgs, command: HubCommand) -> Result<(), CliError> {
+    match &command {
+        HubCommand::Functions(args) => match args.start() {
+            Some(args) => develop::run(args).await,
+            None => fleetline_cli::hub(context, command).await,
+        },
+        _ => fleetline_cli::hub(context, command).await,
+    }
 }
 
 fn main() -> ExitCode {
@@ -68,7 +81,7 @@ fn main() -> ExitCode {
             Command::Serve(args) => serve::run(args).await,
             Command::Cluster(command) => fleetline_cli::cluster(&arguments.context, command).await,
             Command::Stream(command) => fleetline_cli::stream(&arguments.context, command).await,
-            Command::Hub(command) => fleetline_cli::hub(&arguments.context, command).await,
+            Command::Hub(command) => hub(&arguments.context, command).await,
             Command::Demo(args) => demo::run(args).await,
         }
     });

@@ -103,6 +103,10 @@ impl ServeArgs {
         set(&mut config.zone, &self.zone);
         set(&mut config.partitions, &self.partitions);
         set(&mut config.replicas, &self.replicas);
+        // Workers run in the folders of their apps.
+        if !config.workers.as_os_str().is_empty() {
+            config.workers = std::path::absolute(&config.workers)?;
+        }
         config.validate().map_err(|errors| CliError::Usage(format!("configuration:\n{errors}")))?;
         Ok(config)
     }

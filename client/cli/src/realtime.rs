@@ -43,10 +43,8 @@ fn connection_string(context: &ContextArgs) -> Result<String, CliError> {
     };
     let text = std::fs::read(&path).map_err(|error| wrong(&error))?;
     let json: serde_json::Value = serde_json::from_slice(&text).map_err(|error| wrong(&error))?;
-    let found = json["realtimeConnectionString"].as_str().map(str::to_owned);
-    found.ok_or_else(|| {
-        wrong(&"there is no realtimeConnectionString in it; has the node just begun to start?")
-    })
+    let found = json["realtime"].as_str().map(str::to_owned);
+    found.ok_or_else(|| wrong(&"it names no realtime hubs; has the node just begun to start?"))
 }
 
 #[cfg(test)]
@@ -61,7 +59,7 @@ mod tests {
         let error = connection_string(&context).unwrap_err().to_string();
         assert!(error.contains("hub.json") && error.contains("--context"), "{error}");
         let string = "Endpoint=https://localhost;Port=8443;AccessKey=a2V5;Version=1.0;";
-        let json = serde_json::json!({ "realtimeConnectionString": string });
+        let json = serde_json::json!({ "realtime": string });
         std::fs::write(folder.path().join("hub.json"), json.to_string()).unwrap();
         assert_eq!(connection_string(&context).unwrap(), string);
         std::fs::write(folder.path().join("hub.json"), "{}").unwrap();

@@ -1,0 +1,86 @@
+//! The aircraft as devices of the hub: made once, by bulk requests, with the keys that the hub drew.
+//!
+//! Everything goes over the service API with a policy's token, as any back end does it. Those that exist are
+//! left as they are, whoever made them.
+
+use std::collections::BTreeMap;
+
+use fleetline_cli::{Call, CliError, Rest};
+use fleetline_iothub::sas::SasKey;
+use http::Method;
+use serde_json::{Value, json};
+
+/// Devices in a bulk request: the hub's maximum.
+const BULK: usize = 100;
+/// Devices in a list: the hub's maximum.
+const LIST_MAX: &str = "1000";
+/// What the hub says of a device that is there.
+const EXISTS: &str = "DeviceAlreadyExists";
+
+/// Makes the devices that aren't there, and gives the key of each. `done` hears how many are known so far.
+///
+/// # Errors
+/// What the hub refused.
+pub(super) async fn ensure(
+    rest: &mut Rest,
+    devices: &[&str],
+    mut done: impl FnMut(usize),
+) -> Result<BTreeMap<String, SasKey>, CliError> {
+    let mut keys = listed(rest).await?;
+    keys.retain(|device, _| devices.binary_search(&device.as_str()).is_ok());
+    done(keys.len());
+    let missing: Vec<&str> = devices.iter().copied().filter(|device| !keys.contains_key(*device)).collect();
+    for part in missing.chunks(BULK) {
+        make(rest, part).await?;
+        done(devices.len() - missing.len() + part.len());
+    }
+    if missing.is_empty() {
+        return Ok(keys);
+    }
+    keys.extend(listed(rest).await?);
+    keys.retain(|device, _| devices.binary_search(&device.as_str()).is_ok());
+    // A list ends at its maximum, also when there are more.
+    for device in devices {
+        if !keys.contains_key(*device) {
+            let found = rest.call(Call::new(Method::GET, &["devices", device])).await?.json()?;
+            keys.extend(key_of(&found));
+        }
+        done(keys.len());
+    }
+    Ok(keys)
+}
+
+/// Keys of the devices that the registry lists.
+async fn listed(rest: &mut Rest) -> Result<BTreeMap<String, SasKey>, CliError> {
+    let call = Call::new(Method::GET, &["devices"]).query("top", LIST_MAX);
+    let found = rest.call(call).await?.json()?;
+    Ok(found.as_array().into_iter().flatten().filter_map(key_of).collect())
+}
+
+/// The id and the key of a device that has one.
+fn key_of(identity: &Value) -> Option<(String, SasKey)> {
+    let key = identity["authentication"]["symmetricKey"]["primaryKey"].as_str()?;
+    Some((identity["deviceId"].as_str()?.to_owned(), SasKey::from_base64(key).ok()?))
+}
+
+async fn make(rest: &mut Rest, devices: &[&str]) -> Result<(), CliError> {
+    let item = |device: &&str| json!({"id": device, "importMode": "create", "status": "enabled", "tags": {"kind": "aircraft"}});
+    let items: Vec<Value> = devices.iter().map(item).collect();
+    let call = Call::new(Method::POST, &["devices"]).json(&Value::Array(items));
+    let (status, reply) = rest.answer(&call).await?;
+    let answer = reply.json()?;
+    // A part that failed is told beside one that was done.
+    let errors = answer["errors"].as_array().cloned();
+    let wrong = errors.iter().flatten().find(|error| error["errorCode"] != EXISTS);
+    match (wrong, errors.is_some()) {
+        (None, true) => Ok(()),
+        (Some(error), _) => Err(CliError::Failed(format!(
+            "the hub did not make the device {}: {}",
+            error["deviceId"].as_str().unwrap_or("-"),
+            error["errorStatus"].as_str().or(error["errorCode"].as_str()).unwrap_or("no reason given")
+        ))),
+        (None, false) => {
+            Err(CliError::Failed(format!("the hub did not make devices: status {status}, {answer}")))
+        }
+    }
+}
