@@ -41,11 +41,23 @@ const fn gauge(name: &'static str, unit: Unit, help: &'static str) -> Definition
 /// All metrics, by name.
 #[rustfmt::skip]
 pub const DEFINITIONS: &[Definition] = &[
+    counter("fleetline_amqp_ended_total", Unit::Count, "AMQP connections that ended, by reason"),
+    counter("fleetline_amqp_login_refused_total", Unit::Count, "Refused tokens and logins over AMQP, by reason"),
+    counter("fleetline_amqp_undeliverable_total", Unit::Count, "Answers that an AMQP link could not be given"),
     gauge("fleetline_device_connections", Unit::Count, "Connections of devices to this node"),
     counter("fleetline_device_effects_dropped_total", Unit::Count, "Notices to gateways dropped because too many waited; gateways look by themselves later"),
     gauge("fleetline_front_handshakes", Unit::Count, "Connections of a front that have not finished TLS"),
     gauge("fleetline_front_handshakes_max", Unit::Count, "The bound of that number; beyond it the oldest is dropped"),
     counter("fleetline_front_refused_total", Unit::Count, "Connections refused before a protocol began, by front and reason"),
+    histogram("fleetline_function_cold_start_seconds", Unit::Seconds, "How long workers of function apps take to start"),
+    counter("fleetline_function_cold_starts_total", Unit::Count, "Workers of function apps that were started"),
+    histogram("fleetline_function_duration_seconds", Unit::Seconds, "How long invocations take, by app and function"),
+    counter("fleetline_function_effects_refused_total", Unit::Count, "Effects of functions that a device or hub refused"),
+    counter("fleetline_function_failures_total", Unit::Count, "Invocations that failed, by app and function"),
+    counter("fleetline_function_gaps_total", Unit::Count, "Records that retention removed before a function saw them"),
+    counter("fleetline_function_invocations_total", Unit::Count, "Invocations, by app and function"),
+    gauge("fleetline_function_lag", Unit::Count, "Records behind a function's checkpoint, of partitions that this node processes"),
+    counter("fleetline_function_poison_total", Unit::Count, "Records that were given up and stand in the stream as poison"),
     counter("fleetline_gateway_wakes_failed_total", Unit::Count, "Notices that another node's gateway did not take"),
     counter("fleetline_http_login_refused_total", Unit::Count, "HTTP callers refused, by reason"),
     counter("fleetline_http_requests_total", Unit::Count, "HTTP requests answered, by kind and status"),
@@ -109,6 +121,17 @@ pub const DEFINITIONS: &[Definition] = &[
     counter("fleetline_quic_retries_total", Unit::Count, "Connections asked to prove their address"),
     gauge("fleetline_quic_streams", Unit::Count, "Open streams of all connections"),
     gauge("fleetline_quic_streams_per_connection_max", Unit::Count, "Streams that one connection may have open"),
+    counter("fleetline_realtime_bridged_total", Unit::Count, "Records that bridges sent to realtime hubs"),
+    gauge("fleetline_realtime_connections", Unit::Count, "Open connections of realtime hubs"),
+    gauge("fleetline_realtime_directory_keys", Unit::Count, "Hubs, users and groups of other nodes in the directories that this node keeps"),
+    counter("fleetline_realtime_lost_total", Unit::Count, "Orders that a living node did not take"),
+    counter("fleetline_realtime_messages_in_total", Unit::Count, "Messages of realtime clients"),
+    counter("fleetline_realtime_messages_out_total", Unit::Count, "Messages put into the outboxes of realtime clients"),
+    counter("fleetline_realtime_publishes_total", Unit::Count, "Messages that publishers gave to realtime hubs"),
+    gauge("fleetline_realtime_queue_bytes", Unit::Bytes, "Bytes that wait in the outboxes of realtime clients"),
+    counter("fleetline_realtime_slow_clients_total", Unit::Count, "Realtime clients that were dropped because they did not read fast enough"),
+    counter("fleetline_realtime_upstream_failures_total", Unit::Count, "Events that no upstream took"),
+    gauge("fleetline_realtime_waiting_bytes", Unit::Bytes, "Bytes that wait to be fanned out"),
     counter("fleetline_sessions_left_open_total", Unit::Count, "Sessions whose end could not be told to their leader in time"),
     gauge("fleetline_state_bytes", Unit::Bytes, "Bytes of the state store on disk"),
     gauge("fleetline_state_unflushed_bytes", Unit::Bytes, "Bytes of state written since the last flush"),
@@ -142,6 +165,8 @@ mod tests {
             ("gauge!(", Kind::Gauge),
             ("histogram!(", Kind::Histogram),
             ("set(", Kind::Gauge),
+            // Of functions, by app and function.
+            ("count(", Kind::Counter),
         ];
         for (opener, kind) in openers {
             for (at, _) in text.match_indices(opener) {
