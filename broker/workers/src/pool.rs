@@ -18,7 +18,7 @@ use crate::host::{Host, Language};
 use crate::lines::Lines;
 use crate::options::MOST_PROCESSES;
 use crate::restarts::History;
-use crate::session::{End, Runner, Session};
+use crate::session::{End, Runner, Session, after};
 use crate::worker::{AppFolder, LoadedFunction, Worker, WorkerError};
 
 /// An app that runs in processes.
@@ -216,7 +216,7 @@ impl Worker for Pool {
     async fn stop(&self, grace: Duration) {
         self.shared.stop.send_if_modified(|stop| {
             let is_first = stop.is_none();
-            stop.get_or_insert(Instant::now() + grace);
+            stop.get_or_insert(after(Instant::now(), grace));
             is_first
         });
         let mut slots = std::mem::take(&mut *self.slots.lock());

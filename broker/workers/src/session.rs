@@ -134,7 +134,7 @@ impl Session {
             return Err(WorkerError::Refused(format!("it has {size} bytes, allowed are {most}")));
         }
         let (reply, result) = oneshot::channel();
-        let deadline = Instant::now() + limit;
+        let deadline = after(Instant::now(), limit);
         self.enter(&id, Call { reply, deadline, limit })?;
         let sent = self.outbound.upgrade().is_some_and(|outbound| outbound.try_send(message).is_ok());
         if !sent {
@@ -208,6 +208,12 @@ impl Session {
             let _ = call.reply.send(Err(WorkerError::Exited { reason: reason.to_owned() }));
         }
     }
+}
+
+/// The instant so much later. A limit beyond what the clock can hold is as good as none.
+pub(crate) fn after(now: Instant, time: Duration) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    now + time.min(YEAR)
 }
 
 fn not_sent(reason: &str) -> WorkerError {
