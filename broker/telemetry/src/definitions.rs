@@ -34,6 +34,10 @@ const fn counter(name: &'static str, unit: Unit, help: &'static str) -> Definiti
     Definition { name, kind: Kind::Counter, unit, help }
 }
 
+const fn histogram(name: &'static str, unit: Unit, help: &'static str) -> Definition {
+    Definition { name, kind: Kind::Histogram, unit, help }
+}
+
 const fn gauge(name: &'static str, unit: Unit, help: &'static str) -> Definition {
     Definition { name, kind: Kind::Gauge, unit, help }
 }
