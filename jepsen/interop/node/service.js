@@ -1,6 +1,6 @@
 // `azure-iothub` (Node), REST part: registry, modules, bulk, statistics, twins, methods, query.
 //
-// Its C2D send and feedback receivers speak AMQP and are not here; purging a queue it does not know.
+// Sending commands and receiving feedback is AMQP: `service_amqp.js`. Purging a queue it does not know.
 'use strict';
 
 const { randomBytes } = require('node:crypto');

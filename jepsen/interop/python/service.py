@@ -1,6 +1,6 @@
 """`azure-iot-hub` (Python), REST part: registry, modules, bulk, statistics, twins, methods, purge, query.
 
-Its C2D send and feedback receivers speak AMQP and are not here. `REQUESTS_CA_BUNDLE` is set by the runner.
+Sending commands is AMQP: `service_amqp.py`. `REQUESTS_CA_BUNDLE` is set by the runner.
 """
 
 import uuid
