@@ -30,7 +30,7 @@ test: setup ## Runs every test: format, lints, units, contracts, crash points, s
 	@echo "== lints";       $(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
 	@echo "== licences, bans, sources and advisories"; $(MAKE) --no-print-directory deny
 	@echo "== the binary under test"; $(CARGO) build --quiet -p fleetline
-	@echo "== what function workers need"; examples/flights/prepare.sh
+	@echo "== what function workers need"; examples/flights/prepare.sh; broker/wasm/samples/build.sh target/wasm-samples
 	@echo "== tests";       $(CARGO) test --workspace --features fleetline-state/rocks
 	@echo "== the console's page in a browser"; broker/console/tests/browser/run.sh
 	@echo "== public packages against real nodes"; $(MAKE) --no-print-directory interop

@@ -49,8 +49,11 @@ export function handleBatch(batch) {
   const effects = [realtime('flights', 'averages', averages)];
   // A recording that begins anew goes back in time.
   if (Math.abs(last - window.noticed) >= NOTICE_EVERY_MS) {
+    // The very first messages are no average yet.
+    if (window.noticed !== 0) {
+      effects.push(realtime('console', 'alarm', notice(averages)));
+    }
     window.noticed = last;
-    effects.push(realtime('console', 'alarm', notice(averages)));
   }
   store(window);
   return effects;
