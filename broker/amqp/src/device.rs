@@ -203,6 +203,11 @@ impl Device {
         if let Some(work) = self.work.pop_front() {
             return Some(work);
         }
+        let listens = self.receiver(DeviceNode::Methods).is_some();
+        if listens != self.methods.told {
+            self.methods.told = listens;
+            return Some(Work::Listen { listens });
+        }
         let commands = &mut self.commands;
         let room = deliveries_max.saturating_sub(commands.held.len()).min(credit as usize);
         if commands.wanted && commands.fetched.is_empty() && room > 0 {

@@ -123,15 +123,16 @@ impl AmqpContext {
 
     /// Whether an address may give the hub this name.
     fn is_hub(&self, name: &str) -> bool {
-        if name.eq_ignore_ascii_case(&self.identity.hub_name) {
-            return true;
-        }
+        self.names().iter().any(|known| known.eq_ignore_ascii_case(name))
+    }
+
+    /// What the hub may be called: its name as an event hub, and the first labels of its hosts.
+    fn names(&self) -> Vec<String> {
         let settings = self.gateway.hub.settings();
-        let first =
-            |host: &String| host.split('.').next().is_some_and(|label| label.eq_ignore_ascii_case(name));
-        first(&settings.host_name)
-            || settings.host_names.iter().any(first)
-            || settings.access.host_names.iter().any(first)
+        let mut hosts = vec![&settings.host_name];
+        hosts.extend(settings.host_names.iter().chain(&settings.access.host_names));
+        let labels = hosts.into_iter().filter_map(|host| host.split('.').next()).map(str::to_owned);
+        std::iter::once(self.identity.hub_name.clone()).chain(labels).collect()
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fleetline_amqp::{Error, Outcome, Receipt, SentId, condition};
 use fleetline_devices::{
     Ask, CloseSession, CommandRow, Connect, DesiredChange, DeviceAnswer, DeviceKey, Op, OpenSession,
-    PatchReported, Proof, Request, SessionOpened, Settle, SettleCommand,
+    PatchReported, Proof, Request, SessionOpened, Settle, SettleCommand, Subscribe, SubscriptionRow,
 };
 use fleetline_gateway::devices::connections::{Link, Registered};
 use fleetline_gateway::devices::hub::{AskError, DeviceHub, answered};
@@ -24,6 +24,8 @@ use crate::errors;
 const ATTEMPTS: usize = 4;
 /// How long the end of a session may take to be told to its leader.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
+/// How a session says that method calls are listened for, whatever the protocol.
+const METHODS_FILTER: &str = "$iothub/methods/POST/#";
 
 /// A request of a twin's link: how it is called, and what settles it.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,10 +39,27 @@ pub(crate) struct TwinRequest {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Work {
     TwinGet(TwinRequest),
-    Reported { request: TwinRequest, if_version: u64, patch: bytes::Bytes },
-    Settle { sequence: u64, settle: Settle, sent: Option<SentId> },
-    Commands { after: u64, limit: usize },
-    Desired { after: u64 },
+    Reported {
+        request: TwinRequest,
+        if_version: u64,
+        patch: bytes::Bytes,
+    },
+    Settle {
+        sequence: u64,
+        settle: Settle,
+        sent: Option<SentId>,
+    },
+    Commands {
+        after: u64,
+        limit: usize,
+    },
+    Desired {
+        after: u64,
+    },
+    /// Services call methods of those devices only that the leader knows to listen.
+    Listen {
+        listens: bool,
+    },
 }
 
 /// What came of it.
@@ -60,6 +79,7 @@ pub(crate) enum WorkDone {
     },
     Commands(Vec<CommandRow>),
     Desired(Vec<DesiredChange>),
+    Listening,
     /// Desired changes are forgotten: the device has to read its twin again.
     Stale,
     /// The session is over.
@@ -117,6 +137,7 @@ pub(crate) async fn perform(
             Some(_) => WorkDone::Stale,
             None => WorkDone::Over,
         },
+        Work::Listen { listens } => listen(&hub, partition, key, epoch, listens).await,
     }
 }
 
@@ -147,6 +168,32 @@ async fn settled(
             }
         };
         return WorkDone::Settled { sequence, settle, sent, outcome };
+    }
+}
+
+/// Tells the leader whether method calls are listened for, until it is known there.
+async fn listen(
+    hub: &Arc<dyn DeviceHub>,
+    partition: PartitionId,
+    key: DeviceKey,
+    epoch: u64,
+    listens: bool,
+) -> WorkDone {
+    let filter = METHODS_FILTER.to_owned();
+    let (add, remove) = match listens {
+        true => (vec![SubscriptionRow { filter, qos: 0 }], Vec::new()),
+        false => (Vec::new(), vec![filter]),
+    };
+    let op = Subscribe { key, epoch, add, remove };
+    let mut wait = Duration::from_millis(50);
+    loop {
+        match hub.change(partition, Op::Subscribe(op.clone())).await {
+            Ok(_) => return WorkDone::Listening,
+            Err(AskError::Refused(_)) => return WorkDone::Over,
+            Err(AskError::Hub(error)) => tracing::debug!(%error, "asked again later"),
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Duration::from_secs(1));
     }
 }
 

@@ -19,6 +19,8 @@ const METHODS_MAX: usize = 64;
 pub(super) struct Methods {
     pub(super) waiting: VecDeque<MethodJob>,
     pub(super) open: BTreeMap<[u8; 16], oneshot::Sender<MethodAnswer>>,
+    /// What the leader was told: whether the device listens for calls.
+    pub(super) told: bool,
 }
 
 impl Device {

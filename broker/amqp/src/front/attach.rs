@@ -81,8 +81,7 @@ impl Front {
             Address::Cbs => self.attach_replies(link, attach, true),
             Address::Management(hub) => {
                 self.check_hub(hub.as_deref())?;
-                let path = format!("{}/$management", self.context.identity.hub_name);
-                self.grant(link, path, READ_EVENTS)?;
+                self.grant_management(link, hub)?;
                 self.attach_replies(link, attach, false);
             }
             Address::Device(key, node) => self.attach_device(link, attach, key, node)?,
@@ -142,6 +141,20 @@ impl Front {
         let (policy, auth) = granted.map_err(|error| errors::of_login(&error))?;
         self.grants.insert(link, Grant { auth, path, action });
         Ok(policy)
+    }
+
+    /// SDKs write "the hub" into their tokens by the name that they were given, and leave it out of the address:
+    /// a token for any name of the hub will do.
+    fn grant_management(&mut self, link: LinkId, named: Option<String>) -> Result<(), Error> {
+        let names = named.map_or_else(|| self.context.names(), |name| vec![name]);
+        let mut refusal = not_found("$management");
+        for name in names {
+            match self.grant(link, format!("{name}/$management"), READ_EVENTS) {
+                Ok(_) => return Ok(()),
+                Err(error) => refusal = error,
+            }
+        }
+        Err(refusal)
     }
 
     fn check_hub(&self, hub: Option<&str>) -> Result<(), Error> {

@@ -186,6 +186,7 @@ impl Front {
             }
             WorkDone::Commands(rows) => device.on_commands(rows),
             WorkDone::Desired(changes) => device.on_desired(&changes),
+            WorkDone::Listening => {}
             WorkDone::Stale => {
                 let text = "desired changes are forgotten, read the twin again";
                 return self.end_device(id, &Error::new(condition::DETACH_FORCED, text));
