@@ -1,5 +1,5 @@
 //! What a start and an invocation of a worker cost, one JSON line a figure:
-//! `cargo run --example measure -p fleetline-workers [-- PREFIX]`, PREFIX as made by `setup.sh`.
+//! `cargo run --example worker_cost -p fleetline-workers [-- PREFIX]`, PREFIX as made by `setup.sh`.
 //!
 //! A start is from nothing to functions that are loaded; the apps are those of the tests.
 

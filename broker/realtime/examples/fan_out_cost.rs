@@ -1,5 +1,5 @@
 //! What fan-out and an idle connection cost: run with
-//! `cargo run --release -p fleetline-realtime --example measure`.
+//! `cargo run --release -p fleetline-realtime --example fan_out_cost`.
 //!
 //! Clients are sinks in memory behind the real front: a system call's price isn't in the numbers, everything
 //! else is.
