@@ -14,7 +14,7 @@ use crate::outgoing::Outgoing;
 /// A question of one node to another.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Call {
-    #[prost(oneof = "Ask", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "Ask", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub(crate) ask: Option<Ask>,
 }
 

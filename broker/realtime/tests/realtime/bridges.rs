@@ -32,10 +32,9 @@ async fn records_and_twins_reach_groups() {
     let mut client = Client::with(&world, &nodes[1], &Wants { id: Some(&token), ..Wants::of("fleet") }).await;
     let add = GroupAction::AddConnection { connection: id, group: "device/truck-7".into() };
     assert_eq!(nodes[1].tier.group_action("fleet", add).await, Ok(true));
-    // Followers begin at the end that they see; wait until this one has begun.
-    for _ in 0..1_000 {
-        tokio::task::yield_now().await;
-    }
+    // Followers begin at the end that they see.
+    world.reads(1, 3).await;
+    world.reads(3, 5).await;
     let record =
         |device: &'static [u8], body: &'static [u8]| RecordRef { device, body, ..RecordRef::default() };
     world.append(3, &record(b"car-1", b"{\"t\":1}"));
@@ -56,9 +55,7 @@ async fn records_and_twins_reach_groups() {
 
     // Another node leads: it goes on from what it finds.
     world.lead(PartitionId(3), Some(3));
-    for _ in 0..1_000 {
-        tokio::task::yield_now().await;
-    }
+    world.reads(3, 3).await;
     world.append(3, &record(b"truck-9", b"\x00\x01"));
     let (_, arguments) = client.call().await;
     assert_eq!((&arguments[0]["deviceId"], &arguments[0]["body"]), (&json!("truck-9"), &json!("AAE=")));

@@ -3,8 +3,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
+use fleetline_gateway::tiers::TierService;
 use fleetline_realtime::{Destination, GroupAction, RealtimeLimits, RealtimeOptions};
-use fleetline_types::PartitionId;
+use fleetline_types::{NodeId, PartitionId};
 
 use crate::client::{Client, Wants, negotiate, open, rest};
 use crate::sockets::message;
@@ -285,4 +287,26 @@ async fn publishers_are_held_up_not_members() {
     for number in taken {
         assert_eq!(client.number().await, number);
     }
+}
+
+/// Bytes of another node that mean nothing are refused, whatever they are.
+#[tokio::test]
+async fn calls_that_mean_nothing_are_refused() {
+    let (world, nodes) = World::cluster(1).await;
+    let mut client = Client::join(&world, &nodes[0], "chat", None).await;
+    let mut state = 1_u64;
+    for length in 0..500_usize {
+        let bytes: Vec<u8> = (0..length % 40)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 56) as u8
+            })
+            .collect();
+        // Some are calls by chance; none may do harm.
+        drop(nodes[0].tier.on_call(NodeId(9), Bytes::from(bytes)).await);
+    }
+    assert!(nodes[0].tier.on_call(NodeId(9), Bytes::from_static(b"\xff\xff\xff")).await.is_err());
+    assert!(nodes[0].tier.on_call(NodeId(9), Bytes::new()).await.is_err(), "no call at all");
+    nodes[0].tier.publish("chat", &all(), message("m", 1)).expect("room");
+    assert_eq!(client.number().await, 1);
 }

@@ -42,6 +42,8 @@ pub struct World {
     documents: Mutex<BTreeMap<(PartitionId, String), DocumentRow>>,
     streams: Vec<Mutex<Vec<StoredBatch>>>,
     appended: watch::Sender<u64>,
+    /// Who has begun to read which stream.
+    reading: watch::Sender<BTreeSet<(NodeId, PartitionId)>>,
     now_ms: AtomicU64,
     drawn: AtomicU64,
     /// How many calls went from one node to another.
@@ -64,6 +66,7 @@ impl World {
             documents: Mutex::default(),
             streams: (0..PARTITIONS).map(|_| Mutex::default()).collect(),
             appended: watch::channel(0).0,
+            reading: watch::channel(BTreeSet::new()).0,
             now_ms: AtomicU64::new(START_MS),
             drawn: AtomicU64::new(1),
             calls: AtomicU64::new(0),
@@ -147,6 +150,13 @@ impl World {
 
     pub fn now_secs(&self) -> u64 {
         self.now_ms.load(Ordering::Relaxed) / 1_000
+    }
+
+    /// Waits until a node reads a partition's stream.
+    pub async fn reads(&self, node: u64, partition: u32) {
+        let place = (NodeId(node), PartitionId(partition));
+        let mut reading = self.reading.subscribe();
+        reading.wait_for(|reading| reading.contains(&place)).await.expect("the world is there");
     }
 
     /// Appends one record to a partition's stream.
@@ -366,6 +376,7 @@ impl Hub for Door {
         wait: Duration,
     ) -> Result<ReadReply, HubError> {
         let mut appended = self.world.appended.subscribe();
+        self.world.reading.send_if_modified(|reading| reading.insert((self.node, partition)));
         let read = || {
             let stream = self.world.streams[partition.0 as usize].lock();
             let batches = stream.get(from.0 as usize..).unwrap_or_default().to_vec();
