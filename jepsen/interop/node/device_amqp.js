@@ -5,10 +5,12 @@
 
 const fs = require('node:fs');
 const { Amqp, AmqpWs } = require('azure-iot-device-amqp');
+const { SharedAccessKeyAuthenticationProvider } = require('azure-iot-device');
 const {
   Inbox,
   assert,
   expect,
+  invoke,
   main,
   newDevice,
   patchDesired,
@@ -22,7 +24,7 @@ const {
   until,
   within,
 } = require('./kit');
-const { Message, client, opened } = require('./kit_device');
+const { Client, Message, checkReachable, client, listen, opened } = require('./kit_device');
 
 function both(name, run) {
   for (const [label, transport] of Object.entries({ amqp: Amqp, amqpws: AmqpWs }))
@@ -146,6 +148,21 @@ both('commands', async (transport) => {
   await within('close', device.close());
 });
 
+both('methods', async (transport) => {
+  const identity = await newDevice('js-amqp-method');
+  const id = identity.deviceId;
+  const device = await opened(identity, transport);
+  device.onDeviceMethod('do-it', (request, response) =>
+    response.send(201, { got: request.payload }, () => {}),
+  );
+  for (const payload of [{ a: [1, null, 'ü'] }, [1, 2], 'text', 7, true, null]) {
+    const answer = await invoke(id, 'do-it', payload, { connect: 20 });
+    assert.deepStrictEqual(answer, { status: 200, body: { status: 201, payload: { got: payload } } });
+  }
+  await within('close', device.close());
+  assert.strictEqual((await invoke(id, 'do-it', null)).status, 404);
+});
+
 const report = (twin, patch) =>
   new Promise((resolve, reject) =>
     twin.properties.reported.update(patch, (error) => (error ? reject(error) : resolve())),
@@ -170,6 +187,28 @@ both('twin', async (transport) => {
     refused = error;
   });
   assert(refused && !/no end after/.test(refused.message), `a dot: ${refused}`);
+  await within('close', device.close());
+});
+
+both('reachable', async (transport) => {
+  // Commands, methods and desired changes on one connection, and again after a new token.
+  const identity = await newDevice('js-amqp-reach');
+  const provider = SharedAccessKeyAuthenticationProvider.fromConnectionString(
+    identity.connectionString,
+    20,
+    15,
+  );
+  const device = Client.fromAuthenticationProvider(provider, transport);
+  await within('open', device.open());
+  const inboxes = await listen(device);
+  await checkReachable(identity, inboxes, 'before');
+  const renewed = new Inbox();
+  provider.on('newTokenAvailable', renewed.put);
+  for (let n = 0; n < 5; n += 1) await renewed.next(`renewal ${n}`);
+  // More than 20 s have passed: the first token is over, and what it opened lives on.
+  await within('send', device.sendEvent(new Message('after')));
+  await checkReachable(identity, inboxes, 'after');
+  assert.deepStrictEqual(await bodies(identity.deviceId, 1), ['after']);
   await within('close', device.close());
 });
 

@@ -1,6 +1,6 @@
 // `@azure/event-hubs` (Node): reading the stream, over TCP (`events.node.tcp.…`) and WebSocket (`events.node.ws.…`).
 //
-// Positions, epochs, and who is refused. Other cases send into the same
+// Properties, a subscription to all partitions, positions, epochs, and who is refused. Other cases send into the same
 // hub: each looks at events of its own device only.
 'use strict';
 
@@ -43,7 +43,8 @@ function reading(client, device, options, partition) {
     processError: async (error) => errors.put(error),
   };
   const given = { maxWaitTimeInSeconds: 1, ...options };
-  const subscription = client.subscribe(partition, handlers, given);
+  const subscription =
+    partition === undefined ? client.subscribe(handlers, given) : client.subscribe(partition, handlers, given);
   const close = async () => {
     await within('close the subscription', subscription.close());
     await within('close the client', client.close());
@@ -57,6 +58,39 @@ async function sent(prefix, ...bodies) {
   for (const body of bodies) await within('send', device.sendEvent(new Message(body)));
   return { identity, device, found: await records(identity.deviceId, bodies.length) };
 }
+
+both('properties', async (options) => {
+  const { found } = await sent('js-eh-info', 'a');
+  const client = clientOf(options);
+  const about = await within('getEventHubProperties', client.getEventHubProperties());
+  assert.deepStrictEqual([about.name, about.partitionIds], [hubName(), ['0', '1', '2', '3']]);
+  assert(about.createdOn instanceof Date && about.createdOn <= new Date(), String(about.createdOn));
+  const id = String(found[0].partition);
+  const partition = await within('getPartitionProperties', client.getPartitionProperties(id));
+  assert.deepStrictEqual([partition.partitionId, partition.isEmpty], [id, false]);
+  assert(partition.lastEnqueuedSequenceNumber >= found[0].offset, JSON.stringify(partition));
+  await within('close', client.close());
+});
+
+both('subscribe', async (options) => {
+  // All partitions from their beginning, and on as events come.
+  const { identity, device } = await sent('js-eh-sub', '"one"', '"two"');
+  const reader = reading(clientOf(options), identity.deviceId, { startPosition: earliestEventPosition });
+  const next = async () => String((await reader.events.next('event')).body);
+  assert.deepStrictEqual([await next(), await next()], ['one', 'two']);
+  const message = new Message('"three"');
+  message.properties.add('colour', 'blue');
+  await within('send', device.sendEvent(message));
+  const event = await reader.events.next('a later event');
+  assert.deepStrictEqual([event.body, { ...event.properties }], ['three', { colour: 'blue' }]);
+  assert.strictEqual(event.partitionKey, identity.deviceId);
+  assert.strictEqual(
+    event.systemProperties['iothub-connection-auth-generation-id'],
+    identity.generationId,
+  );
+  await reader.close();
+  await within('close', device.close());
+});
 
 both('positions', async (options) => {
   const { identity, found } = await sent('js-eh-from', '1', '2', '3');
