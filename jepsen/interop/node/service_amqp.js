@@ -74,23 +74,21 @@ async function feedback(transport) {
     const settle = command.data.toString() === 'yes' ? device.complete : device.reject;
     settle.call(device, command, () => {});
   });
-  const wanted = {};
+  // One after the other: the SDK's library puts settlements of two commands that arrive together into one,
+  // with the outcome of the first.
   for (const [body, status] of [
     ['yes', 'Success'],
     ['no', 'Rejected'],
   ]) {
     const sent = message(body, 'full');
-    wanted[sent.messageId] = status;
     await within('send', client.send(id, sent));
+    const found = await told.next(`feedback on ${body}`);
+    assert.deepStrictEqual(
+      [found.originalMessageId, found.statusCode, found.deviceGenerationId],
+      [sent.messageId, status, identity.generationId],
+    );
+    assert(Math.abs(Date.now() - Date.parse(found.enqueuedTimeUtc)) < 600000, found.enqueuedTimeUtc);
   }
-  const found = {};
-  while (Object.keys(found).length < 2) {
-    const one = await told.next('feedback');
-    found[one.originalMessageId] = one.statusCode;
-    assert.strictEqual(one.deviceGenerationId, identity.generationId);
-    assert(Math.abs(Date.now() - Date.parse(one.enqueuedTimeUtc)) < 600000, one.enqueuedTimeUtc);
-  }
-  assert.deepStrictEqual(found, wanted);
   await within('close', device.close());
   await within('close', client.close());
 }
