@@ -33,6 +33,7 @@ use clap::Args;
 use fleetline_cli::{CliError, ContextArgs, HubArgs, Rest, console_addresses};
 use fleetline_client::{Client, ClientOptions};
 use fleetline_telemetry::{LogFormat, Metrics, init_logs};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, interval, sleep};
 
@@ -49,6 +50,9 @@ const SIGNED_IN: Duration = Duration::from_secs(12 * 3600);
 const KEEP_EVERY: Duration = Duration::from_secs(5);
 /// How often metrics are read: rendering all of them takes a millisecond or two.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
+
+/// The exit code of a process that was interrupted.
+const AT_ONCE: i32 = 130;
 
 /// What the demo does.
 #[derive(Args, Debug)]
@@ -108,23 +112,50 @@ pub(crate) fn failed(error: impl std::fmt::Display) -> CliError {
 
 /// Runs the demo until Ctrl-C.
 pub async fn run(args: DemoArgs) -> Result<(), CliError> {
-    init_logs("error", LogFormat::Text).map_err(failed)?;
+    init_logs("error,openraft=error", LogFormat::Text).map_err(failed)?;
     let metrics = Metrics::install().map_err(failed)?;
     say(&format!("fleetline demo: flights over Switzerland, {} times as fast as they were\n", args.speed));
     let recording = Arc::new(read_recording(&args)?);
     apps::check(&args.app)?;
-    let node = start::node(&args, metrics.clone()).await?;
-    let outcome = tokio::select! {
-        outcome = with_node(&args, &recording, &metrics, &node) => outcome,
-        _ = tokio::signal::ctrl_c() => Ok(None),
-    };
+    let stop = Stop::on_signals()?;
+    let mut started = start::node(&args, metrics.clone()).await?;
+    let outcome = with_node(&args, &recording, &metrics, &mut started, stop).await;
     say("  stopping the node");
-    node.node.shutdown().await;
+    started.node.shutdown().await;
     if let Some(summary) = outcome? {
         say(&summary);
     }
     say(&format!("the data stays in {}; run it again to go on", args.data.display()));
     Ok(())
+}
+
+/// Whether somebody has asked for the end.
+#[derive(Clone)]
+struct Stop(watch::Receiver<bool>);
+
+impl Stop {
+    /// Ctrl-C or SIGTERM asks; the second time the process ends at once, which costs no data.
+    fn on_signals() -> Result<Stop, CliError> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let (asked, stop) = watch::channel(false);
+        tokio::spawn(async move {
+            for is_first in [true, false] {
+                tokio::select! {
+                    _ = tokio::signal::ctrl_c() => {}
+                    _ = terminate.recv() => {}
+                }
+                if !is_first {
+                    std::process::exit(AT_ONCE);
+                }
+                asked.send_replace(true);
+            }
+        });
+        Ok(Stop(stop))
+    }
+
+    async fn asked(&mut self) {
+        drop(self.0.wait_for(|asked| *asked).await);
+    }
 }
 
 fn read_recording(args: &DemoArgs) -> Result<Recording, CliError> {
@@ -140,30 +171,51 @@ fn read_recording(args: &DemoArgs) -> Result<Recording, CliError> {
     Ok(recording)
 }
 
-/// All that needs the node. Gives the summary.
+/// All that needs the node. Gives the summary; none when the end was asked for before anybody flew.
 async fn with_node(
     args: &DemoArgs,
     recording: &Arc<Recording>,
     metrics: &Metrics,
-    node: &start::Started,
+    started: &mut start::Started,
+    mut stop: Stop,
 ) -> Result<Option<String>, CliError> {
+    let prepared = tokio::select! {
+        prepared = prepare(args, recording, started) => Some(prepared?),
+        () = stop.asked() => None,
+    };
+    match prepared {
+        Some((ground, client)) => {
+            let flown = fly(args, recording, metrics, ground, &client, stop);
+            tokio::select! {
+                summary = flown => summary.map(Some),
+                error = started.node.wait() => Err(failed(error)),
+            }
+        }
+        None => Ok(None),
+    }
+}
+
+/// Devices and functions, and how to reach the hub as aircraft and as a client.
+async fn prepare(
+    args: &DemoArgs,
+    recording: &Recording,
+    started: &start::Started,
+) -> Result<(Ground<ground::Tls>, Client), CliError> {
     let context = ContextArgs { context: args.data.join("client") };
-    let hub = HubArgs { https: Some(node.https.to_string()), ..HubArgs::default() };
-    let mut rest = Rest::new(hub.find(&context)?);
+    let at = |https: String| HubArgs { https: Some(https), ..HubArgs::default() };
+    let mut rest = Rest::new(at(started.https.to_string()).find(&context)?);
     let step = Step::begin("devices");
     let devices = recording.devices();
     let keys = identities::ensure(&mut rest, &devices, |done| step.count(done, devices.len())).await?;
     step.done(&format!("{} aircraft are in the registry, each with a key of its own", keys.len()));
     apps::deploy(&mut rest, &args.app).await?;
-
     // By the name that the certificate has.
-    let named = HubArgs { https: Some(format!(":{}", node.https.port())), ..HubArgs::default() };
-    let addresses = console_addresses(&context, &named, SIGNED_IN)?;
+    let addresses = console_addresses(&context, &at(format!(":{}", started.https.port())), SIGNED_IN)?;
     introduce(args, &addresses, &context);
     let client = ClientOptions::from_context(&context.context).map_err(failed)?;
     let client = Client::connect(client).await?;
-    let ground = Ground { hub: rest.hub().name.clone(), keys, dial: ground::Tls::new(rest.hub(), node.mqtt) };
-    fly(args, recording, metrics, ground, &client).await.map(Some)
+    let dial = ground::Tls::new(rest.hub(), started.mqtt);
+    Ok((Ground { hub: rest.hub().name.clone(), keys, dial }, client))
 }
 
 /// Says where the page is, and opens it where there is somebody to see it.
@@ -203,6 +255,7 @@ async fn fly(
     metrics: &Metrics,
     ground: Ground<ground::Tls>,
     client: &Client,
+    mut stop: Stop,
 ) -> Result<String, CliError> {
     let begun = clock::load(&args.data);
     let clock = Clock::new(recording, args.speed, begun);
@@ -216,21 +269,18 @@ async fn fly(
     let replay = Replay::new(recording.clone(), Arc::new(ground), clock, args.speed, counters.clone());
     let view = replay.view();
     let started = Instant::now();
-    let (stop, stopped) = watch::channel(false);
-    let stopping = async {
-        let mut stopped = stopped;
-        drop(stopped.wait_for(|stop| *stop).await);
-    };
+    let (end, mut ended) = watch::channel(false);
+    let stopping = async { drop(ended.wait_for(|ended| *ended).await) };
     let until = async {
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
+            () = stop.asked() => {}
             () = sleep(Duration::from_secs(args.seconds.unwrap_or(u64::from(u32::MAX)))) => {}
             () = end_of_round(view.clone(), first_round), if args.once => {}
             () = show(view.clone(), &counters, &seen, metrics) => {}
             () = seen.follow(client) => {}
             () = keep(view.clone(), args) => {}
         }
-        stop.send_replace(true);
+        end.send_replace(true);
     };
     let (moment, ()) = tokio::join!(replay.run(stopping), until);
     if let Err(error) = clock::save(&args.data, moment) {

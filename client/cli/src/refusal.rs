@@ -22,6 +22,8 @@ pub(crate) struct Refusal {
     /// Name of the code; empty when there was none.
     code: String,
     text: String,
+    /// Whether the body had a form that is known here.
+    is_known: bool,
     retry_after_s: Option<u64>,
 }
 
@@ -40,7 +42,8 @@ impl Refusal {
         };
         let code = if code.is_empty() { header(ERROR_CODE_HEADER).unwrap_or_default() } else { code };
         let retry_after_s = header(RETRY_AFTER.as_str()).and_then(|seconds| seconds.parse().ok());
-        Refusal { status, code: code.to_owned(), text: text.trim().to_owned(), retry_after_s }
+        let is_known = message.is_some();
+        Refusal { status, code: code.to_owned(), text: text.trim().to_owned(), is_known, retry_after_s }
     }
 
     /// Whether what was asked for may have happened all the same.
@@ -85,7 +88,11 @@ impl Refusal {
                  and --connection-string"
                     .to_owned(),
             ),
-            404 | 405 if self.code.is_empty() => {
+            404 if self.is_known && self.text.contains("app ") => Some(
+                "`fleetline functions list` shows all apps, `fleetline functions status APP` what is in one"
+                    .to_owned(),
+            ),
+            404 | 405 if self.code.is_empty() && !self.is_known => {
                 Some("is this a hub of Fleetline? see --https".to_owned())
             }
             429 | 503 => Some(match self.retry_after_s {
@@ -150,6 +157,12 @@ mod tests {
     fn bodies_of_others() {
         assert_eq!(read(400, "{\"Message\":\"no\"}").to_string(), "no (status 400)");
         assert_eq!(read(400, "{\"error\":\"no worker\"}").to_string(), "no worker (status 400)");
+        let gone = read(404, "{\"error\":\"app a does not exist\"}").to_string();
+        assert!(
+            gone.starts_with("app a does not exist (status 404)\nhint: `fleetline functions list`"),
+            "{gone}"
+        );
+        assert!(read(404, "not found").to_string().contains("is this a hub of Fleetline?"));
         assert_eq!(read(500, "").to_string(), "the hub refused (status 500)");
         assert!(read(404, &"<html>".repeat(1000)).to_string().len() < 500);
         let mut headers = HeaderMap::new();

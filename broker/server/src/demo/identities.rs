@@ -64,23 +64,66 @@ fn key_of(identity: &Value) -> Option<(String, SasKey)> {
 }
 
 async fn make(rest: &mut Rest, devices: &[&str]) -> Result<(), CliError> {
-    let item = |device: &&str| json!({"id": device, "importMode": "create", "status": "enabled", "tags": {"kind": "aircraft"}});
-    let items: Vec<Value> = devices.iter().map(item).collect();
-    let call = Call::new(Method::POST, &["devices"]).json(&Value::Array(items));
+    let call = Call::new(Method::POST, &["devices"]).json(&bulk(devices));
     let (status, reply) = rest.answer(&call).await?;
-    let answer = reply.json()?;
     // A part that failed is told beside one that was done.
-    let errors = answer["errors"].as_array().cloned();
-    let wrong = errors.iter().flatten().find(|error| error["errorCode"] != EXISTS);
-    match (wrong, errors.is_some()) {
-        (None, true) => Ok(()),
-        (Some(error), _) => Err(CliError::Failed(format!(
-            "the hub did not make the device {}: {}",
-            error["deviceId"].as_str().unwrap_or("-"),
-            error["errorStatus"].as_str().or(error["errorCode"].as_str()).unwrap_or("no reason given")
+    match refusal(&reply.json()?) {
+        None => Ok(()),
+        Some(reason) => Err(CliError::Failed(format!(
+            "the hub did not make devices (status {}): {reason}",
+            status.as_u16()
         ))),
-        (None, false) => {
-            Err(CliError::Failed(format!("the hub did not make devices: status {status}, {answer}")))
+    }
+}
+
+/// A bulk request that makes these devices.
+fn bulk(devices: &[&str]) -> Value {
+    let item = |device: &&str| json!({"id": device, "importMode": "create", "status": "enabled", "tags": {"kind": "aircraft"}});
+    devices.iter().map(item).collect()
+}
+
+/// Why a bulk request was not done; that a device exists already is no reason.
+fn refusal(answer: &Value) -> Option<String> {
+    let Some(errors) = answer["errors"].as_array() else { return Some(answer.to_string()) };
+    let error = errors.iter().find(|error| error["errorCode"] != EXISTS)?;
+    let text = |name: &str| error[name].as_str();
+    let reason = text("errorStatus").or(text("errorCode")).unwrap_or("no reason given");
+    Some(format!("{}: {reason}", text("deviceId").unwrap_or("-")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A bulk request makes, and never changes.
+    #[test]
+    fn bulk_requests() {
+        let items = bulk(&["a", "b"]);
+        assert_eq!((items[0]["id"].as_str(), items[1]["id"].as_str()), (Some("a"), Some("b")));
+        assert!(items.as_array().unwrap().iter().all(|item| item["importMode"] == "create"));
+    }
+
+    /// Devices that are there are as good as made; anything else is told, with the device.
+    #[test]
+    fn refusals() {
+        assert_eq!(refusal(&json!({"isSuccessful": true, "errors": []})), None);
+        let there = json!({"deviceId": "a", "errorCode": EXISTS});
+        let full = json!({"deviceId": "b", "errorCode": "QuotaExceeded", "errorStatus": "no room"});
+        assert_eq!(refusal(&json!({"errors": [there]})), None);
+        assert_eq!(refusal(&json!({"errors": [there, full]})).as_deref(), Some("b: no room"));
+        let other = json!({"Message": "ErrorCode:IotHubUnauthorized;no"});
+        assert!(refusal(&other).unwrap().contains("IotHubUnauthorized"));
+    }
+
+    /// Only a device with a key of its own can be played.
+    #[test]
+    fn keys() {
+        let with = |authentication: Value| json!({"deviceId": "d", "authentication": authentication});
+        let key = key_of(&with(json!({"symmetricKey": {"primaryKey": "a2V5"}})));
+        assert_eq!(key.unwrap().0, "d");
+        for other in [json!({}), json!({"symmetricKey": {"primaryKey": null}}), json!({"type": "selfSigned"})]
+        {
+            assert!(key_of(&with(other)).is_none());
         }
     }
 }
