@@ -220,6 +220,8 @@ async fn prepare(
 
 /// Says where the page is, and opens it where there is somebody to see it.
 fn introduce(args: &DemoArgs, addresses: &fleetline_cli::ConsoleAddresses, context: &ContextArgs) {
+    // Other commands are given from elsewhere.
+    let folder = std::path::absolute(&context.context).unwrap_or_else(|_| context.context.clone());
     let first = addresses.plain.as_ref().unwrap_or(&addresses.https);
     say("\nthe live page, signed in:\n");
     say(&format!("  {first}\n"));
@@ -228,7 +230,7 @@ fn introduce(args: &DemoArgs, addresses: &fleetline_cli::ConsoleAddresses, conte
     }
     say(&format!(
         "  (browsers warn of its certificate until they trust {})",
-        context.context.join("hub-authority.pem").display()
+        folder.join("hub-authority.pem").display()
     ));
     say(&format!(
         "  other commands find this hub by: export FLEETLINE_CONTEXT={}\n",
