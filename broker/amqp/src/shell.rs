@@ -39,6 +39,8 @@ pub(crate) struct Shell<IO> {
     /// The beginning of a frame, or frames that have to wait.
     input: Vec<u8>,
     written: usize,
+    /// Something was written that the stream may still hold.
+    unflushed: bool,
     started: Instant,
     login_until: Instant,
     /// The node has said that it stops.
@@ -67,6 +69,7 @@ where
             io,
             input: Vec::new(),
             written: 0,
+            unflushed: false,
             started: now,
             login_until,
             stopping,
@@ -196,14 +199,13 @@ where
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<(), &'static str> {
         let output = self.front.engine.output();
-        let mut wrote = false;
         while self.written < output.len() {
             match Pin::new(&mut self.io).poll_write(cx, &output[self.written..]) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Err("socket"),
                 Poll::Ready(Ok(written)) => self.written += written,
             }
-            wrote = true;
+            self.unflushed = true;
         }
         if self.written == output.len() {
             if output.capacity() > 4 * READ_BYTES {
@@ -216,10 +218,13 @@ where
             output.drain(..self.written);
             self.written = 0;
         }
-        if wrote {
-            // A stream with a buffer of its own (TLS) is flushed; a plain socket has nothing to do.
-            if let Poll::Ready(Err(_)) = Pin::new(&mut self.io).poll_flush(cx) {
-                return Err("socket");
+        // A stream with a buffer of its own (TLS) is flushed, and again until it is done: nothing may be
+        // written for a long time. A plain socket has nothing to do.
+        if self.unflushed {
+            match Pin::new(&mut self.io).poll_flush(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(_)) => return Err("socket"),
             }
         }
         Ok(())

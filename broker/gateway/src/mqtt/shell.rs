@@ -50,6 +50,8 @@ pub(super) struct Shell<IO> {
     room: Option<BoxFuture<'static, ()>>,
     output: Vec<u8>,
     written: usize,
+    /// Something was written that the stream may still hold.
+    unflushed: bool,
     work: Option<BoxFuture<'static, Result<Done, Close>>>,
     heard: Instant,
     silence: Duration,
@@ -90,6 +92,7 @@ where
             room: None,
             output: Vec::new(),
             written: 0,
+            unflushed: false,
             work: None,
             heard: now,
             silence,
@@ -297,23 +300,24 @@ where
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
         let broken = |_: io::Error| Close::error(reason::SUCCESS, "socket");
-        let mut wrote = false;
         while self.written < self.output.len() {
             match Pin::new(&mut self.io).poll_write(cx, &self.output[self.written..]) {
                 Poll::Pending => break,
                 Poll::Ready(written) => self.written += written.map_err(broken)?,
             }
-            wrote = true;
+            self.unflushed = true;
         }
         if self.written == self.output.len() {
             self.output.clear();
             self.written = 0;
         }
-        if wrote {
-            // A stream with a buffer of its own (TLS) is flushed; a plain socket has nothing to do.
-            if let Poll::Ready(flushed) = Pin::new(&mut self.io).poll_flush(cx) {
-                flushed.map_err(broken)?;
-            }
+        // A stream with a buffer of its own (TLS) is flushed, and again until it is done: nothing may be
+        // written for a long time. A plain socket has nothing to do.
+        if self.unflushed
+            && let Poll::Ready(flushed) = Pin::new(&mut self.io).poll_flush(cx)
+        {
+            flushed.map_err(broken)?;
+            self.unflushed = false;
         }
         Ok(())
     }

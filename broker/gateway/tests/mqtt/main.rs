@@ -10,6 +10,7 @@ mod commands;
 mod connecting;
 mod counts;
 mod fences;
+mod flushing;
 mod framing;
 mod hub;
 mod listening;

@@ -14,6 +14,7 @@ use fleetline_gateway::http::PeerInfo;
 use fleetline_gateway::mqtt::{MqttContext, MqttLimits, serve};
 use fleetline_iothub::sas::{SasKey, generate_token};
 use fleetline_mqtt::{Connect, Version};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::task::JoinSet;
 
 use crate::client::{Client, settle};
@@ -105,10 +106,18 @@ impl World {
 
     /// The same; this many bytes fit into each direction of its stream.
     pub fn open_with(&self, bytes: usize) -> Client {
+        self.open_through(bytes, |far| far)
+    }
+
+    /// The same; the server has its end of the stream through something.
+    pub fn open_through<IO>(&self, bytes: usize, through: impl FnOnce(DuplexStream) -> IO) -> Client
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (near, far) = tokio::io::duplex(bytes);
         let address = "10.1.2.3:4567".parse().unwrap();
         let peer = PeerInfo { address, certificate: None, chained: Arc::new(|_| false) };
-        tokio::spawn(serve(self.context.clone(), far, peer));
+        tokio::spawn(serve(self.context.clone(), through(far), peer));
         Client::new(near, Version::V311)
     }
 
@@ -146,7 +155,18 @@ impl World {
         version: Version,
         change: impl FnOnce(&mut Connect<'_>),
     ) -> (Client, String) {
-        let mut client = self.open();
+        let client = self.open();
+        self.login_on(client, device, version, change).await
+    }
+
+    /// Logs in on an open connection and gives the answer.
+    pub async fn login_on(
+        &self,
+        mut client: Client,
+        device: &str,
+        version: Version,
+        change: impl FnOnce(&mut Connect<'_>),
+    ) -> (Client, String) {
         let token = self.token(&format!("hub.example/devices/{device}"), 100_000_000);
         let username = format!("hub.example/{device}/?api-version=2021-04-12");
         let mut connect = Connect::new(version, device);
