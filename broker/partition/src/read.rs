@@ -58,7 +58,7 @@ impl Partition {
         end: Offset,
         max_bytes: u64,
     ) -> Result<Vec<(BatchPlace, StoredBatch)>, HubError> {
-        let mut places = self.query().locate(from).map_err(state_error)?;
+        let mut places = self.query().locate_up_to(from, max_bytes).map_err(state_error)?;
         places.retain(|place| place.end() <= end);
         let mut bytes = 0;
         let wanted = places.iter().take_while(|place| {

@@ -10,6 +10,9 @@ use crate::reply::Claimed;
 use crate::state::{Head, decode_checkpoint, decode_head, each_row, malformed, text_key};
 use crate::stream_index::{BatchPlace, Run};
 
+/// Index rows of one read behind the first: it is done on a thread that others wait for.
+const ROWS_READ_MAX: usize = 256;
+
 /// Where retention wants the stream to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrimPoint {
@@ -57,6 +60,27 @@ impl<'a> StreamQuery<'a> {
         };
         let mut places = Self::run(&key, &row)?.0;
         places.retain(|place| place.end() > offset);
+        Ok(places)
+    }
+
+    /// The batches from the one that holds `offset` on, until they are about `max_bytes` together; at least
+    /// one. A round of a quiet hub stores one batch, so that its index row has one: a read goes on over
+    /// rows, [`ROWS_READ_MAX`] behind the first.
+    pub fn locate_up_to(&self, offset: Offset, max_bytes: u64) -> Result<Vec<BatchPlace>, StateError> {
+        let mut places = self.locate(offset)?;
+        let mut bytes: u64 = places.iter().map(|place| u64::from(place.bytes)).sum();
+        let Some(last) = places.last().filter(|_| bytes < max_bytes) else {
+            return Ok(places);
+        };
+        let from = Run::key(last.end());
+        for (key, row) in self.store.scan(self.group, KeyKind::StreamIndex, &from, ROWS_READ_MAX)? {
+            let run = Self::run(&key, &row)?.0;
+            bytes += run.iter().map(|place| u64::from(place.bytes)).sum::<u64>();
+            places.extend(run);
+            if bytes >= max_bytes {
+                break;
+            }
+        }
         Ok(places)
     }
 

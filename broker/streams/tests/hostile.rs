@@ -124,6 +124,36 @@ fn long_rounds_stay_readable() {
     assert_eq!(query.locate_time(TimestampMs(40_000)).unwrap(), Offset(40_000));
 }
 
+/// A read goes on over rounds, without a hole, until it has what was asked for; one batch always fits.
+#[test]
+fn reads_go_over_rounds() {
+    let mut builder = BatchBuilder::default();
+    builder.push(&RecordRef { device: b"d", ..RecordRef::default() }).unwrap();
+    let body = builder.finish(Producer::default(), Compression::None).unwrap();
+    let bytes = body.len() as u64;
+    let mut replica = Replica::new(StreamLimits::default());
+    for index in 0..1000 {
+        let mut out = StateBatch::default();
+        let append = StreamCommand::Append { time: TimestampMs(index) };
+        replica.state.apply(LogId::new(1, index), &append, &body, &mut out).unwrap();
+        replica.state.end_of_round(&mut out);
+        replica.store.write(out).unwrap();
+    }
+    let query = StreamQuery::new(&replica.store, PARTITION);
+    for (offset, max_bytes, count) in [
+        (0, 1, 1),
+        (5, 2 * bytes, 2),
+        (7, 10 * bytes - 1, 10),
+        (995, 1 << 20, 5),
+        (0, 1 << 20, 257),
+        (1000, 1, 0),
+    ] {
+        let places = query.locate_up_to(Offset(offset), max_bytes).unwrap();
+        assert_eq!(places.len(), count, "{offset} {max_bytes}");
+        assert!(places.iter().zip(offset..).all(|(place, at)| place.base_offset == Offset(at)));
+    }
+}
+
 /// A batch of a later version stops the replica; one that is merely malformed is refused and leaves no
 /// trace.
 #[test]
