@@ -42,6 +42,20 @@ impl Functions {
     /// # Errors
     /// When the archive can't be used, no worker fits or starts, or the cluster doesn't answer.
     pub async fn deploy(self: &Arc<Self>, app: &str, archive: Bytes) -> Result<u64, FunctionsError> {
+        self.deploy_with(app, archive, BTreeMap::new()).await
+    }
+
+    /// The same with settings, which are there when the worker is started: an app may need them while it is
+    /// loaded. Settings of other names stay.
+    ///
+    /// # Errors
+    /// As [`Functions::deploy`], and for settings that can't be kept.
+    pub async fn deploy_with(
+        self: &Arc<Self>,
+        app: &str,
+        archive: Bytes,
+        added: BTreeMap<String, String>,
+    ) -> Result<u64, FunctionsError> {
         check_name(app)?;
         let options = &self.core.options;
         if archive.len() > options.archive_bytes_max {
@@ -62,7 +76,9 @@ impl Functions {
         }
         let folder = options.scratch.join("apps").join(sha256_hex(&archive));
         unpack(&self.core, archive.clone(), folder.clone()).await?;
-        let settings = apps.get(app).map(|manifest| manifest.settings.clone()).unwrap_or_default();
+        let mut settings = apps.get(app).map(|manifest| manifest.settings.clone()).unwrap_or_default();
+        settings.extend(added.clone());
+        check_settings(&settings)?;
         let (worker, stored) = index(&self.core, app, folder, settings).await?;
         let devices = self.core.devices.as_ref();
         let metadata = store::put(devices, &stored.encode()?).await?;
@@ -79,6 +95,8 @@ impl Functions {
         let change = |before: Option<Manifest>| {
             let mut manifest = before.unwrap_or_default();
             let version = manifest.last_version + 1;
+            manifest.settings.extend(added.clone());
+            check_settings(&manifest.settings)?;
             manifest.versions.push(Version {
                 version,
                 archive: blob.clone(),

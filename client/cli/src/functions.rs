@@ -14,9 +14,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use http::Method;
+use http::{HeaderName, Method};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
@@ -30,6 +32,10 @@ pub(crate) use show::now_secs;
 /// The hub stores the archive and starts a worker to find out what functions there are: seconds, and a
 /// minute on a machine that is busy.
 const DEPLOY_MAX: Duration = Duration::from_secs(120);
+/// The header of a deployment that brings settings.
+const SETTINGS_HEADER: HeaderName = HeaderName::from_static("x-fleetline-settings");
+/// Bytes of it; a request's head has 32 KiB at the most.
+const SETTINGS_HEADER_MAX: usize = 16 << 10;
 /// How long nodes may take to take a new version.
 const ACTIVE_MAX: Duration = Duration::from_secs(30);
 /// Between two looks at that.
@@ -290,7 +296,8 @@ async fn get(rest: &mut Rest, of: &[&str]) -> Result<Value, CliError> {
 }
 
 /// Deploys the app in a folder, unless the active version is the same archive (or `force` says so), and
-/// waits until a node runs it. `say` hears what is done.
+/// waits until a node runs it. Settings are there when the hub first looks at the app. `say` hears what is
+/// done.
 ///
 /// # Errors
 /// When the folder is no app, or the hub refuses or doesn't run it.
@@ -299,6 +306,7 @@ pub async fn deploy(
     app: &str,
     folder: &Path,
     force: bool,
+    set: &[(String, String)],
     mut say: impl FnMut(String),
 ) -> Result<Deployed, CliError> {
     say(format!("{app}: packing {}", folder.display()));
@@ -306,16 +314,38 @@ pub async fn deploy(
     let packed = tokio::task::spawn_blocking(move || pack::pack(&from)).await;
     let packed = packed.map_err(|error| CliError::Failed(error.to_string()))??;
     if !force && let Some(version) = active(rest, app, &packed.sha256).await? {
+        if !set.is_empty() {
+            settings(rest, app, set, &[]).await?;
+        }
         return Ok(Deployed::Already(version));
     }
     let (files, kib) = (packed.files, packed.bytes.len().div_ceil(1024));
     say(format!("{app}: sending {files} files, {kib} KiB; the hub starts a worker to look at them"));
-    let call = Call::new(Method::POST, &place(&[app])).bytes(Bytes::from(packed.bytes)).hub_waits(DEPLOY_MAX);
+    let mut call =
+        Call::new(Method::POST, &place(&[app])).bytes(Bytes::from(packed.bytes)).hub_waits(DEPLOY_MAX);
+    if !set.is_empty() {
+        call = call.header(SETTINGS_HEADER, &settings_header(set)?)?;
+    }
     let answer = rest.call(call).await?.json()?;
     let version = answer["version"].as_u64().unwrap_or_default();
     say(format!("{app}: version {version} is stored, waiting until it runs"));
     wait_until_active(rest, app, version).await?;
     Ok(Deployed::Version(version))
+}
+
+/// Settings as a header: JSON in Base64.
+fn settings_header(set: &[(String, String)]) -> Result<String, CliError> {
+    let settings: BTreeMap<&str, &str> =
+        set.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let text = STANDARD.encode(json!(settings).to_string());
+    match text.len() > SETTINGS_HEADER_MAX {
+        true => Err(CliError::Usage(
+            "these settings are too long for one deployment\nhint: deploy without them, then use `fleetline functions \
+             settings`"
+                .to_owned(),
+        )),
+        false => Ok(text),
+    }
 }
 
 /// The active version of an app, if it is of this archive.
@@ -365,12 +395,10 @@ async fn deploy_and_show(
         None => name_of(&args.folder)?,
     };
     let bar = spinner();
-    let deployed = deploy(rest, &app, &args.folder, args.force, |line| bar.set_message(line)).await;
+    let deployed =
+        deploy(rest, &app, &args.folder, args.force, &args.setting, |line| bar.set_message(line)).await;
     bar.finish_and_clear();
     let deployed = deployed?;
-    if !args.setting.is_empty() {
-        settings(rest, &app, &args.setting, &[]).await?;
-    }
     let found = get(rest, &[&app]).await?;
     match deployed {
         Deployed::Version(version) => out(format!("{app} is deployed as version {version}")),

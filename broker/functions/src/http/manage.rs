@@ -15,6 +15,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use fleetline_gateway::devices::login::service_login;
 use fleetline_gateway::devices::settings::Right;
 use fleetline_gateway::http::Body;
@@ -77,7 +79,8 @@ impl Functions {
             (Method::GET, []) => Ok(json_reply(StatusCode::OK, &self.list())),
             (Method::GET, [app]) => Ok(json_reply(StatusCode::OK, &self.status(app).await?)),
             (Method::POST, [app]) => {
-                let version = self.deploy(app, request.body).await?;
+                let settings = added_settings(&request)?;
+                let version = self.deploy_with(app, request.body, settings).await?;
                 Ok(json_reply(StatusCode::CREATED, &json!({ "name": app, "version": version })))
             }
             (Method::DELETE, [app]) => {
@@ -134,6 +137,13 @@ impl Functions {
         self.rollback(app, number).await?;
         Ok(json_reply(StatusCode::OK, &json!({ "name": app, "version": number })))
     }
+}
+
+/// Settings that come with a deployment, in a header, because the body is the archive: JSON in Base64.
+fn added_settings(request: &WebRequest) -> Result<BTreeMap<String, String>, Refusal> {
+    let Some(text) = request.header("x-fleetline-settings") else { return Ok(BTreeMap::new()) };
+    let decoded = STANDARD.decode(text).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    decoded.ok_or_else(|| Refusal::bad("x-fleetline-settings is not JSON of texts in Base64"))
 }
 
 fn body<T: DeserializeOwned>(request: &WebRequest) -> Result<T, Refusal> {

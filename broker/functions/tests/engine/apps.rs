@@ -89,6 +89,23 @@ async fn refusals() {
     assert!(matches!(tier.set_settings("app", bad).await, Err(FunctionsError::Invalid(_))));
 }
 
+/// An app that needs a setting while it is loaded gets it with its first deployment; it stays with the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_come_with_the_archive() {
+    let rig = Rig::new(1, 1, handler(|_, _| outputs(&[])));
+    *rig.workers.needed.lock() = Some("LIMIT".into());
+    let (tier, archive) = (&rig.tiers[0], rig.archive(&app(), &json!({})));
+    let refused = tier.deploy("app", archive.clone()).await.unwrap_err().to_string();
+    assert!(refused.contains("KeyError: LIMIT"), "{refused}");
+    let with = |name: &str| [(name.to_owned(), "1".to_owned())].into();
+    assert!(matches!(
+        tier.deploy_with("app", archive.clone(), with("A=B")).await,
+        Err(FunctionsError::Invalid(_))
+    ));
+    assert_eq!(tier.deploy_with("app", archive.clone(), with("LIMIT")).await.unwrap(), 1);
+    assert_eq!(tier.deploy_with("app", archive, with("OTHER")).await.unwrap(), 2);
+}
+
 /// One function that doesn't load, or has a trigger that isn't known, leaves the others; both say why.
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_functions() {

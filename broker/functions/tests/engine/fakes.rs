@@ -39,6 +39,8 @@ pub struct Workers {
     pub stops: AtomicU64,
     /// What a start fails with.
     pub broken: Mutex<Option<String>>,
+    /// A setting that apps can't be loaded without.
+    pub needed: Mutex<Option<String>>,
     /// The node where that is so; 0 for all.
     pub broken_node: AtomicU64,
 }
@@ -52,6 +54,7 @@ impl Workers {
             starts: AtomicU64::new(0),
             stops: AtomicU64::new(0),
             broken: Mutex::default(),
+            needed: Mutex::default(),
             broken_node: AtomicU64::new(0),
         })
     }
@@ -155,6 +158,11 @@ impl WorkerKind for Kind {
         let broken = self.workers.broken.lock().clone();
         if let Some(reason) = broken.filter(|_| broken_node == 0 || broken_node == self.node) {
             return Err(WorkerError::NotStarted { kind: self.name, reason });
+        }
+        if let Some(needed) =
+            self.workers.needed.lock().clone().filter(|name| !app.settings.contains_key(name))
+        {
+            return Err(WorkerError::NotStarted { kind: self.name, reason: format!("KeyError: {needed}") });
         }
         self.workers.starts.fetch_add(1, Ordering::SeqCst);
         let functions = read_functions(&app);

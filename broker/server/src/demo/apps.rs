@@ -44,7 +44,7 @@ pub(super) async fn deploy(rest: &mut Rest, more: &[PathBuf]) -> Result<(), CliE
     }
     let mut outcomes = Vec::new();
     for (name, folder) in &apps {
-        let deployed = deploy_app(rest, name, folder, false, |text| step.tell(text)).await;
+        let deployed = deploy_app(rest, name, folder, false, &[], |text| step.tell(text)).await;
         let deployed = deployed.map_err(|error| match error {
             CliError::Failed(text) => CliError::Failed(format!("function app {name}: {text}")),
             other => other,

@@ -33,12 +33,13 @@ async fn deploys() {
     let old = said(200, &RUNS.replace("\"activeVersion\":7", "\"activeVersion\":6"));
     let starting = said(200, r#"{"activeVersion":7,"functions":[]}"#);
     let mut hub = FakeHub::start(vec![gone, made, old, starting, said(200, RUNS), said(200, RUNS)]).await;
-    let line = format!("deploy {} --app a", app.path().display());
+    let line = format!("deploy {} --app a --setting LIMIT=7", app.path().display());
     let shown = done(&mut hub.rest(), &line).await.unwrap();
     assert!(shown.starts_with("a is deployed as version 7\na, version 7\n"), "{shown}");
     assert_eq!(hub.asked().await.line, "GET /functions/apps/a?api-version=2021-04-12");
     let sent = hub.asked().await;
     assert_eq!(sent.line, "POST /functions/apps/a?api-version=2021-04-12");
+    assert_eq!(sent.header("x-fleetline-settings"), "eyJMSU1JVCI6IjcifQ==");
     let names: Vec<String> = pack::tests::unpacked(&sent.body).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["f.py", "host.json"]);
 }

@@ -17,7 +17,7 @@ from typing import List
 import azure.functions as func
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
-DEVICES = os.environ.get("DEVICES", "")
+DEVICES = os.environ["DEVICES"]
 
 
 def wait_at_gate(path):
